@@ -1,0 +1,117 @@
+"""Files that are whole or absent: atomic writing, and safetensors read through a memory map."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write to that takes its name only when everything is on disk.
+
+    An error in the block, or a full disk, leaves what was there before and removes the temporary file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+        sync_directory(path.parent)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames inside a folder durable (a no-op where folders can't be opened, as on Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write indented UTF-8 JSON atomically."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def save_arrays(
+    path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays as one safetensors file, atomically; large memory-mapped arrays are never copied whole."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))  # each stays aligned
+    for name, array in arrays.items():
+        if array.dtype not in _NAMES:
+            raise TypeError(f"{name}: dtype {array.dtype} cannot be stored in safetensors")
+        header[name] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [position, position + array.nbytes],
+        }
+        position += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # aligned, so that mapped arrays are too
+    with atomic_write(path) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in arrays.values():
+            for start in range(0, len(array), step := max(1, (64 << 20) // max(1, array[:1].nbytes))):
+                file.write(np.ascontiguousarray(array[start : start + step]).data)
+
+
+def load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Open a safetensors file; each array is a read-only view of a memory map."""
+    path = Path(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if 8 + length > size:
+            raise ValueError(f"{path}: not a safetensors file, or cut short")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise ValueError(f"{path}: not a safetensors file: its header is not JSON ({error})") from None
+    data = np.memmap(path, dtype=np.uint8, mode="r", offset=0)
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+        if end > size:
+            raise ValueError(f"{path}: cut short: {name} should end at byte {end}, the file has {size}")
+        arrays[name] = data[begin:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return arrays
