@@ -2,7 +2,7 @@
 
 
 class TrichromeError(ValueError):
-    """Something is wrong with the input, a file, or a setting; the message says what, where and what to do."""
+    """Something is wrong with the input, a file or a setting; the message says what, where, what to do."""
 
 
 class ModelMismatch(TrichromeError):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-JSON: TypeAlias = "str | int | float | bool | None | list[JSON] | dict[str, JSON]"
+JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 Payload: TypeAlias = "dict[str, JSON]"
 
 #: Relevance judgements: query id → document id → grade (> 0 is relevant). The BEIR contract.
@@ -102,8 +102,6 @@ class TrainingExample:
         if not self.positives:
             raise ValueError("TrainingExample.positives must hold at least one passage")
         for texts, scores in (("positives", "positive_scores"), ("negatives", "negative_scores")):
-            given = getattr(self, scores)
-            if given is not None and len(given) != len(getattr(self, texts)):
-                raise ValueError(
-                    f"TrainingExample.{scores} holds {len(given)} scores for {len(getattr(self, texts))} {texts}"
-                )
+            given, wanted = getattr(self, scores), len(getattr(self, texts))
+            if given is not None and len(given) != wanted:
+                raise ValueError(f"TrainingExample.{scores} holds {len(given)} scores for {wanted} {texts}")
