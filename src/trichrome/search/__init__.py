@@ -1,0 +1,27 @@
+"""Search: candidates, the missing scores computed, the sum, and why a document was found.
+
+Searcher(encoder, store).search("…", mode="all", k=10) → hits with their three scores
+"""
+
+from trichrome.search.explain import Explanation, SharedToken, TokenMatch, explain
+from trichrome.search.modes import LONG_MODES, M3_MODES, MODE_NAMES, Mode, mode_named
+from trichrome.search.retrieve import Ranking, ScoreTable, rank, retrieve
+from trichrome.search.searcher import Hit, Searcher
+
+__all__ = [
+    "LONG_MODES",
+    "M3_MODES",
+    "MODE_NAMES",
+    "Explanation",
+    "Hit",
+    "Mode",
+    "Ranking",
+    "ScoreTable",
+    "Searcher",
+    "SharedToken",
+    "TokenMatch",
+    "explain",
+    "mode_named",
+    "rank",
+    "retrieve",
+]

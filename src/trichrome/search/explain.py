@@ -1,0 +1,165 @@
+"""Why a passage was found: the tokens it shares with the query, and what each query token matched best.
+
+Both come from stored vectors and the two texts, which are only tokenised again, not encoded. Offsets count
+characters, so a terminal or a page can highlight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trichrome.embeddings import Embedding
+from trichrome.errors import TrichromeError
+
+#: Characters [start, end) of a text.
+Span: TypeAlias = "tuple[int, int]"
+
+
+class TokenSpans(Protocol):
+    """ids: [T] token ids; spans: [T, 2] character offsets. Row t belongs to row t of the text's multi-vector
+    output; the end-of-text token has the empty span (0, 0)."""
+
+    @property
+    def ids(self) -> NDArray[Any]: ...
+    @property
+    def spans(self) -> NDArray[Any]: ...
+
+
+class Spanner(Protocol):
+    """What an explanation uses of an encoder."""
+
+    def token(self, id: int) -> str: ...
+
+    def token_spans(self, text: str, kind: str) -> TokenSpans: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SharedToken:
+    """A token of both texts. contribution: query_weight · passage_weight, its part of the sparse score.
+    Spans: wherever it stands in each text."""
+
+    id: int
+    token: str
+    query_weight: float
+    passage_weight: float
+    contribution: float
+    query_spans: tuple[Span, ...]
+    passage_spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMatch:
+    """A query token and the passage token most like it. cosine: of their vectors; the mean over the query's
+    tokens is the multi-vector score."""
+
+    query_token: str
+    query_span: Span
+    passage_token: str
+    passage_span: Span
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """shared: by falling contribution; matches: in the order of the query's tokens; each is empty where the
+    signal is absent. sparse and multivector: the scores that they add up to, None where absent."""
+
+    shared: tuple[SharedToken, ...]
+    matches: tuple[TokenMatch, ...]
+    sparse: float | None
+    multivector: float | None
+
+
+def explain(
+    encoder: Spanner, query_text: str, query: Embedding, passage_text: str, passage: Embedding
+) -> Explanation:
+    """The sparse and the multi-vector score of one pair, token by token.
+
+    query_text, passage_text: exactly what was encoded. Errors: TrichromeError where a text doesn't have as
+    many tokens as its vectors, so it is not the text that was encoded.
+    """
+    q_tokens = _tokens(encoder, query_text, "query", query)
+    p_tokens = _tokens(encoder, passage_text, "passage", passage)
+    shared = _shared(encoder, q_tokens, query, p_tokens, passage)
+    matches = _matches(encoder, q_tokens, query, p_tokens, passage)
+    return Explanation(
+        shared=tuple(shared or ()),
+        matches=tuple(matches or ()),
+        sparse=None if shared is None else float(sum(token.contribution for token in shared)),
+        multivector=None
+        if matches is None
+        else float(np.mean([match.cosine for match in matches]) if matches else 0.0),
+    )
+
+
+def _tokens(encoder: Spanner, text: str, kind: str, embedding: Embedding) -> TokenSpans:
+    tokens = encoder.token_spans(text, kind)
+    if embedding.multivector is not None and len(tokens.ids) != len(embedding.multivector):
+        raise TrichromeError(
+            f"this {kind} has {len(tokens.ids)} tokens, but {len(embedding.multivector)} token vectors are "
+            f"stored: it is not the text that was encoded ({text[:40]!r}); index it again"
+        )
+    return tokens
+
+
+def _shared(
+    encoder: Spanner, q_tokens: TokenSpans, query: Embedding, p_tokens: TokenSpans, passage: Embedding
+) -> list[SharedToken] | None:
+    if query.token_ids is None or query.token_weights is None:
+        return None
+    if passage.token_ids is None or passage.token_weights is None:
+        return None
+    both, q_at, p_at = np.intersect1d(
+        query.token_ids, passage.token_ids, assume_unique=True, return_indices=True
+    )
+    shared = []
+    for token_id, i, j in zip(both.tolist(), q_at, p_at, strict=True):
+        q_weight, p_weight = float(query.token_weights[i]), float(passage.token_weights[j])
+        shared.append(
+            SharedToken(
+                id=token_id,
+                token=encoder.token(token_id),
+                query_weight=q_weight,
+                passage_weight=p_weight,
+                contribution=q_weight * p_weight,
+                query_spans=_spans_of(token_id, q_tokens),
+                passage_spans=_spans_of(token_id, p_tokens),
+            )
+        )
+    return sorted(shared, key=lambda token: (-token.contribution, token.id))
+
+
+def _spans_of(token_id: int, tokens: TokenSpans) -> tuple[Span, ...]:
+    spans = np.asarray(tokens.spans).reshape(-1, 2)[np.asarray(tokens.ids) == token_id]
+    return tuple(_span(span) for span in spans if span[1] > span[0])
+
+
+def _matches(
+    encoder: Spanner, q_tokens: TokenSpans, query: Embedding, p_tokens: TokenSpans, passage: Embedding
+) -> list[TokenMatch] | None:
+    if query.multivector is None or passage.multivector is None:
+        return None
+    if not len(query.multivector) or not len(passage.multivector):
+        return []
+    products = (
+        np.asarray(query.multivector, np.float32) @ np.asarray(passage.multivector, np.float32).T
+    )  # [Tq, Tp]
+    nearest = products.argmax(axis=1)  # [Tq]
+    return [
+        TokenMatch(
+            query_token=encoder.token(int(q_tokens.ids[i])),
+            query_span=_span(q_tokens.spans[i]),
+            passage_token=encoder.token(int(p_tokens.ids[j])),
+            passage_span=_span(p_tokens.spans[j]),
+            cosine=float(products[i, j]),
+        )
+        for i, j in enumerate(nearest)
+    ]
+
+
+def _span(span: NDArray[Any]) -> Span:
+    return int(span[0]), int(span[1])

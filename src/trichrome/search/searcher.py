@@ -1,0 +1,198 @@
+"""Searcher: one encoder and one store, asked in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from trichrome.embeddings import SIGNALS, Embedding, Embeddings
+from trichrome.errors import ModelMismatch, TrichromeError
+from trichrome.index.store import Filter, Store
+from trichrome.records import Document, Payload
+from trichrome.search.explain import Explanation, Spanner, explain
+from trichrome.search.fuse import Fusion
+from trichrome.search.modes import Candidates, Mode, Preset, mode_named
+from trichrome.search.retrieve import (
+    complete,
+    query_signals,
+    rank,
+    require_signals,
+    retrieve,
+    store_signals,
+)
+
+#: Candidates that each list gives unless the caller says otherwise: enough for a page of hits, and several
+#: times faster than the 1,000 that the paper's evaluation takes.
+INTERACTIVE_DEPTH = 200
+
+
+class QueryEncoder(Spanner, Protocol):
+    """What search uses of an encoder."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def signals(self) -> tuple[str, ...]: ...
+
+    def encode(self, texts: Sequence[str], kind: str = ..., outputs: Sequence[str] = ...) -> Embeddings: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document that was found.
+
+    score: what it is ranked by. dense, sparse, multivector: its three scores, whatever the mode; None where
+    the store or the query lacks that signal. payload: as stored; text, title and lang are read from it.
+    """
+
+    id: str
+    score: float
+    dense: float | None = None
+    sparse: float | None = None
+    multivector: float | None = None
+    payload: Payload = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return str(self.payload.get("text") or "")
+
+    @property
+    def title(self) -> str:
+        return str(self.payload.get("title") or "")
+
+    @property
+    def lang(self) -> str | None:
+        lang = self.payload.get("lang")
+        return None if lang is None else str(lang)
+
+    @property
+    def content(self) -> str:
+        """What was encoded; the offsets of an Explanation count from its start."""
+        return Document(self.id, self.text, self.title).content
+
+
+class Searcher:
+    """Search one store with the encoder that built it.
+
+    Errors: ModelMismatch where the store was built with another model or other settings.
+    """
+
+    def __init__(self, encoder: QueryEncoder, store: Store) -> None:
+        manifest = store.manifest
+        if manifest.fingerprint != encoder.fingerprint:
+            raise ModelMismatch(
+                f"this store was built with {manifest.model} ({manifest.fingerprint:.12}), "
+                f"the query's encoder is {encoder.name} ({encoder.fingerprint:.12}): "
+                f"load that model, or index the documents again"
+            )
+        self.encoder = encoder
+        self.store = store
+        #: The signals that both the store and the encoder have.
+        self.signals = tuple(s for s in store_signals(manifest) if s in encoder.signals)
+
+    def encode(self, text: str) -> Embedding:
+        """One query's outputs, as far as the store holds the same ones."""
+        if not text.strip():
+            raise TrichromeError("the query is empty: give at least one word")
+        return self.encoder.encode([text], kind="query", outputs=self.signals)[0]
+
+    def search(
+        self,
+        text: str,
+        mode: str | Mode = "all",
+        k: int = 10,
+        where: Filter | None = None,
+        weights: Sequence[float] | None = None,
+        depth: int | None = None,
+        fusion: Fusion = "weighted",
+        *,
+        preset: Preset = "m3",
+        candidates: Candidates | None = None,
+    ) -> list[Hit]:
+        """The k best documents for a text, best first; fewer where fewer are candidates.
+
+        mode: one of MODE_NAMES, or a Mode of your own, which brings its weights, depth and candidates.
+        where: payload conditions. weights: of dense, sparse, multivector. depth: candidates that each
+        list gives (INTERACTIVE_DEPTH by default, never fewer than k).
+        fusion: "weighted" (raw scores) or "rrf" (ranks). preset: "m3", or "long" for long documents.
+        candidates: "dense", "sparse" or "union"; by default the mode's own.
+        """
+        return self.search_embedded(
+            self.encode(text), mode, k, where, weights, depth, fusion, preset=preset, candidates=candidates
+        )
+
+    def search_embedded(
+        self,
+        query: Embedding,
+        mode: str | Mode = "all",
+        k: int = 10,
+        where: Filter | None = None,
+        weights: Sequence[float] | None = None,
+        depth: int | None = None,
+        fusion: Fusion = "weighted",
+        *,
+        preset: Preset = "m3",
+        candidates: Candidates | None = None,
+    ) -> list[Hit]:
+        """As `search`, for a query that this searcher's encoder has encoded already."""
+        chosen = self._mode(mode, k, weights, depth, preset, candidates)
+        table = retrieve(self.store, query, [chosen], where)
+        ranking = rank(table, chosen, k, fusion)
+        for signal in query_signals(query):  # a hit shows all its scores, those too that its mode leaves out
+            if signal in self.signals:
+                complete(self.store, query, table, signal, ranking.positions)
+        columns = {name: table.scores[name][ranking.positions] for name in SIGNALS}
+        ids, payloads = self.store.ids(ranking.rows), self.store.payloads(ranking.rows)
+        return [
+            Hit(
+                id=ids[i],
+                score=float(ranking.scores[i]),
+                dense=_known(columns["dense"][i]),
+                sparse=_known(columns["sparse"][i]),
+                multivector=_known(columns["multivector"][i]),
+                payload=payloads[i],
+            )
+            for i in range(len(ids))
+        ]
+
+    def explain(self, text: str, hit: Hit) -> Explanation:
+        """Why a hit was found for a text; its payload must hold the text that was indexed.
+
+        Errors: TrichromeError where the document is no longer stored, or its text isn't the indexed one.
+        """
+        rows = self.store.rows_of([hit.id])
+        if rows[0] < 0:
+            raise TrichromeError(f"document {hit.id!r} is not in this store (any more)")
+        passage = self.store.embeddings(rows)[0]
+        return explain(self.encoder, text, self.encode(text), hit.content, passage)
+
+    def _mode(
+        self,
+        mode: str | Mode,
+        k: int,
+        weights: Sequence[float] | None,
+        depth: int | None,
+        preset: Preset,
+        candidates: Candidates | None,
+    ) -> Mode:
+        if k < 1:
+            raise TrichromeError(f"k must be at least 1, got {k}")
+        if isinstance(mode, str):
+            chosen = mode_named(mode, preset=preset, weights=weights, candidates=candidates)
+            depth = min(chosen.depth, INTERACTIVE_DEPTH) if depth is None else depth
+            mode = replace(chosen, depth=depth)
+        elif weights is not None or depth is not None or candidates is not None:
+            raise TrichromeError("a Mode brings its own weights, depth and candidates: change them there")
+        mode = replace(mode, depth=max(mode.depth, k))
+        require_signals(mode, store_signals(self.store.manifest), "this store")
+        require_signals(mode, self.encoder.signals, f"the encoder {self.encoder.name}")
+        return mode
+
+
+def _known(score: np.float32) -> float | None:
+    return None if np.isnan(score) else float(score)

@@ -1,0 +1,73 @@
+"""Explanations of a pair whose tokens and vectors are set by hand."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from trichrome.embeddings import Embedding
+from trichrome.errors import TrichromeError
+from trichrome.search.explain import explain
+
+WORDS = ["<eos>", "red", "fox", "blue", "whale", "the"]
+
+
+@dataclass
+class Spans:
+    ids: np.ndarray
+    spans: np.ndarray
+
+
+class WordEncoder:
+    """One token a word, and an end-of-text token."""
+
+    def token(self, id: int) -> str:
+        return WORDS[id]
+
+    def token_spans(self, text: str, kind: str) -> Spans:
+        found = list(re.finditer(r"\w+", text))
+        ids = [WORDS.index(m.group().lower()) for m in found] + [0]
+        return Spans(np.array(ids), np.array([m.span() for m in found] + [(0, 0)]))
+
+
+QUERY = Embedding(
+    token_ids=np.array([1, 2]),
+    token_weights=np.array([0.5, 2.0], np.float32),
+    multivector=np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32),  # red fox <eos>
+)
+PASSAGE = Embedding(
+    token_ids=np.array([1, 2, 4]),
+    token_weights=np.array([1.0, 1.5, 3.0], np.float32),
+    multivector=np.array(  # Fox the red fox whale <eos>
+        [[0, 0.6, 0.8], [0, 0, 0], [0.8, 0.6, 0], [0, 0.8, 0.6], [0.6, 0, -0.8], [0.1, 0, -0.9]],
+        np.float16,
+    ),
+)
+
+
+def test_tokens_spans_and_sums_by_hand() -> None:
+    why = explain(WordEncoder(), "red fox", QUERY, "Fox: the red fox, whale", PASSAGE)
+    first, second = why.shared
+    assert (first.token, first.query_weight, first.passage_weight, first.contribution) == ("fox", 2, 1.5, 3)
+    assert (first.query_spans, first.passage_spans) == (((4, 7),), ((0, 3), (13, 16)))
+    assert (second.token, second.contribution, second.passage_spans) == ("red", 0.5, ((9, 12),))
+    assert why.sparse == pytest.approx(3.5)
+    assert [(m.query_token, m.query_span, m.passage_token, m.passage_span) for m in why.matches] == [
+        ("red", (0, 3), "red", (9, 12)),
+        ("fox", (4, 7), "fox", (13, 16)),
+        ("<eos>", (0, 0), "fox", (0, 3)),
+    ]
+    assert [m.cosine for m in why.matches] == pytest.approx([0.8, 0.8, 0.8], abs=1e-3)
+    assert why.multivector == pytest.approx(0.8, abs=1e-3)
+
+
+def test_absent_signals_are_absent_from_the_explanation() -> None:
+    dense_only = Embedding(dense=np.ones(2, np.float32))
+    why = explain(WordEncoder(), "red fox", dense_only, "the fox", dense_only)
+    assert (why.shared, why.matches, why.sparse, why.multivector) == ((), (), None, None)
+
+
+def test_another_text_than_the_encoded_one_is_refused() -> None:
+    with pytest.raises(TrichromeError, match="this passage has 4 tokens, but 6 token vectors are stored"):
+        explain(WordEncoder(), "red fox", QUERY, "the red fox", PASSAGE)
