@@ -1,0 +1,351 @@
+"""Encoders on disk.
+
+Three layouts are read:
+    trichrome       trichrome.json (settings), model.safetensors, tokenizer.json
+    flagembedding   a Hugging Face folder with sparse_linear.pt and colbert_linear.pt, as BAAI/bge-m3 has
+    huggingface     any other encoder folder; its heads are made new, and only if the caller says so
+Two are written: trichrome, and flagembedding with the files that sentence-transformers wants beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from trichrome.encoder import hf_names, small
+from trichrome.encoder.config import BackboneConfig, EncoderConfig
+from trichrome.encoder.encoder import Encoder
+from trichrome.encoder.heads import Heads, Network
+from trichrome.encoder.model import Backbone
+from trichrome.encoder.transformers_backbone import TransformersBackbone
+from trichrome.errors import TrichromeError
+from trichrome.storage import sync_directory, write_json
+
+SETTINGS, WEIGHTS, VOCABULARY = "trichrome.json", "model.safetensors", "tokenizer.json"
+SPARSE_HEAD, MULTIVECTOR_HEAD = "sparse_linear.pt", "colbert_linear.pt"
+FORMAT = 1
+
+#: What a hub download is limited to.
+_HUB_FILES = ("*.json", "*.safetensors", "*.pt", "*.bin", "*.model", "*.txt", "1_Pooling/*")
+
+
+@dataclass(frozen=True)
+class NewHeads:
+    """Heads to make for an encoder that has none. seed: of their random weights."""
+
+    sparse: bool = True
+    multivector_dim: int | None = 128
+    seed: int = 0
+
+
+def load(
+    model: str | Path = "small",
+    *,
+    new_heads: NewHeads | None = None,
+    pooling: str | None = None,
+    prompts: Mapping[str, str] | None = None,
+    max_tokens: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Encoder:
+    """Open an encoder: "small" (built in), a folder, or a hub id such as "BAAI/bge-m3".
+
+    new_heads: for a folder without heads; without it such a folder is an error. pooling, prompts
+    ({"query": …, "passage": …}) and max_tokens override what the folder says.
+    """
+    if str(model) == small.NAME:
+        network, tokenizer, config = small.parts()
+    else:
+        folder = _folder(str(model))
+        if (folder / SETTINGS).exists():
+            network, tokenizer, config = _load_trichrome(folder)
+        else:
+            network, tokenizer, config = _load_hugging_face(folder, str(model), new_heads, pooling)
+    changes = {"pooling": pooling, "prompts": prompts, "max_tokens": max_tokens}
+    if given := {k: v for k, v in changes.items() if v is not None}:
+        config = EncoderConfig.from_json({**config.to_json(), **given})
+        network.heads.pooling = config.pooling
+    return Encoder(network, tokenizer, config, device).to(dtype=dtype)
+
+
+def save(encoder: Encoder, path: str | Path, layout: str = "trichrome") -> None:
+    """Write a folder in the layout "trichrome" or "flagembedding"; it appears whole or not at all."""
+    writers = {"trichrome": _save_trichrome, "flagembedding": _save_flagembedding}
+    if layout not in writers:
+        raise TrichromeError(f"unknown layout {layout!r}; there are {', '.join(writers)}")
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise TrichromeError(f"{path} exists already and is not an empty folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        folder = Path(temporary) / "model"
+        folder.mkdir()
+        writers[layout](encoder, folder)
+        folder.replace(path)
+    sync_directory(path.parent)
+
+
+# reading
+
+
+def _folder(model: str) -> Path:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise TrichromeError(f"{model}: no such model folder (and not 'small' or a hub id like BAAI/bge-m3)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(_HUB_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise TrichromeError(f"{model}: no such folder, and the hub could not be read: {error}") from None
+
+
+def _load_trichrome(folder: Path) -> tuple[Network, Tokenizer, EncoderConfig]:
+    settings = _read_json(folder / SETTINGS)
+    if settings.pop("format", None) != FORMAT:
+        raise TrichromeError(f"{folder / SETTINGS}: another format version; this trichrome reads {FORMAT}")
+    config = EncoderConfig.from_json(settings)
+    for name in (WEIGHTS, VOCABULARY):
+        if not (folder / name).exists():
+            raise TrichromeError(f"{folder / name} is missing")
+    if config.backbone is not None:
+        backbone: nn.Module = _empty_backbone(config.backbone)
+        hidden = config.backbone.hidden
+    else:
+        with torch.device("meta"):
+            wrapped = TransformersBackbone(AutoModel.from_config(AutoConfig.from_pretrained(folder)))
+        backbone, hidden = wrapped.to_empty(device="cpu"), wrapped.config.hidden
+        _fill_buffers(wrapped, folder)
+    network = Network(backbone, Heads(config, hidden))
+    _assign(network, load_file(folder / WEIGHTS), folder / WEIGHTS)
+    return network, Tokenizer.from_file(str(folder / VOCABULARY)), config
+
+
+def _load_hugging_face(
+    folder: Path, name: str, new_heads: NewHeads | None, pooling: str | None
+) -> tuple[Network, Tokenizer, EncoderConfig]:
+    hf = _read_json(folder / "config.json")
+    has = {f: (folder / f).exists() for f in (SPARSE_HEAD, MULTIVECTOR_HEAD)}
+    if not all(has.values()) and new_heads is None:
+        lacking = " and ".join(f for f, there in has.items() if not there)
+        raise TrichromeError(
+            f"{folder}: {lacking} missing, so this encoder has no trained heads; "
+            "pass new_heads=NewHeads(...) to make untrained ones for training"
+        )
+    kind = hf.get("model_type")
+    state = _read_weights(folder)
+    backbone: nn.Module
+    shape: BackboneConfig | None = None
+    if kind in hf_names.BERT_FAMILY:
+        shape = hf_names.backbone_config(hf, str(folder))
+        backbone = _empty_backbone(shape)
+        _assign(backbone, hf_names.from_hf(state, shape.layers, str(folder)), folder)
+        hidden, positions = shape.hidden, shape.max_tokens
+    else:
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        backbone = TransformersBackbone(model)
+        hidden, positions = backbone.config.hidden, backbone.config.max_tokens
+
+    heads: dict[str, Tensor] = {}
+    if new_heads is None:
+        for head, file in (("sparse", SPARSE_HEAD), ("multivector", MULTIVECTOR_HEAD)):
+            heads |= {f"{head}.{k}": v for k, v in _read_head(folder / file, hidden).items()}
+        multivector_dim: int | None = heads["multivector.weight"].shape[0]
+    else:
+        multivector_dim = new_heads.multivector_dim
+
+    theirs = AutoTokenizer.from_pretrained(folder)
+    cls_id = theirs.cls_token_id if theirs.cls_token_id is not None else theirs.bos_token_id
+    eos_id = theirs.sep_token_id if theirs.sep_token_id is not None else theirs.eos_token_id
+    unscored = {cls_id, eos_id, theirs.pad_token_id, theirs.unk_token_id} - {None}
+    config = EncoderConfig(
+        name=name,
+        max_tokens=positions,
+        cls_id=cls_id,
+        eos_id=eos_id,
+        pad_id=theirs.pad_token_id,
+        unscored_ids=tuple(sorted(unscored)),
+        pooling=pooling or _pooling(folder),  # type: ignore[arg-type]
+        prompts=_prompts(folder),
+        sparse=new_heads is None or new_heads.sparse,
+        multivector_dim=multivector_dim,
+        architecture="bert" if shape else str(kind),
+        backbone=shape,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(new_heads.seed if new_heads else 0)
+        made = Heads(config, hidden)
+    if heads:
+        _assign(made, heads, folder)
+    return Network(backbone, made), theirs.backend_tokenizer, config
+
+
+def _empty_backbone(config: BackboneConfig) -> Backbone:
+    """Without storage: every weight is assigned from a file, none is drawn at random."""
+    with torch.device("meta"):
+        return Backbone(config)
+
+
+def _fill_buffers(backbone: TransformersBackbone, folder: Path) -> None:
+    """Give a model that was laid out empty the buffers that are computed, not stored (rotary tables)."""
+    fresh = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    for (_, into), (_, value) in zip(backbone.model.named_buffers(), fresh.named_buffers(), strict=True):
+        into.copy_(value)
+
+
+def _assign(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
+    """Load strictly; what is missing, left over or of another shape is named."""
+    expected = dict(module.state_dict())
+    wrong = [f"{n} is missing" for n in expected if n not in state]
+    wrong += [f"{n} is unknown" for n in state if n not in expected]
+    wrong += [
+        f"{n} is {list(state[n].shape)}, expected {list(t.shape)}"
+        for n, t in expected.items()
+        if n in state and state[n].shape != t.shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise TrichromeError(f"{where}: {'; '.join(wrong[:3])}{more}")
+    module.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
+
+
+def _read_head(path: Path, hidden: int) -> dict[str, Tensor]:
+    """A Linear's state dict; only tensors are unpickled."""
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  # torch raises many kinds for a damaged file
+        raise TrichromeError(f"{path}: cannot be read as a state dict: {error}".splitlines()[0]) from None
+    if set(state) != {"weight", "bias"} or state["weight"].ndim != 2 or state["weight"].shape[1] != hidden:
+        shapes = {k: list(v.shape) for k, v in state.items()}
+        raise TrichromeError(f"{path}: expected weight [·, {hidden}] and bias, got {shapes}")
+    return {k: v.float() for k, v in state.items()}
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        state: dict[str, Tensor] = {}
+        for file in sorted(set(_read_json(index)["weight_map"].values())):
+            state |= load_file(folder / file)
+        return state
+    if (folder / "model.safetensors").exists():
+        return load_file(folder / "model.safetensors")
+    if (folder / "pytorch_model.bin").exists():
+        weights: dict[str, Tensor] = torch.load(
+            folder / "pytorch_model.bin", map_location="cpu", weights_only=True, mmap=True
+        )
+        return weights
+    raise TrichromeError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise TrichromeError(f"{path} is missing: not a model folder") from None
+    except ValueError as error:
+        raise TrichromeError(f"{path}: not valid JSON: {error}") from None
+    return values
+
+
+def _pooling(folder: Path) -> str:
+    """As sentence-transformers' file says, else CLS."""
+    path = folder / "1_Pooling" / "config.json"
+    settings = _read_json(path) if path.exists() else {}
+    mean = settings.get("pooling_mode") == "mean" or settings.get("pooling_mode_mean_tokens") is True
+    return "mean" if mean else "cls"
+
+
+def _prompts(folder: Path) -> dict[str, str]:
+    """As sentence-transformers' file says, else none."""
+    path = folder / "config_sentence_transformers.json"
+    given = (_read_json(path) if path.exists() else {}).get("prompts") or {}
+    return {"query": given.get("query", ""), "passage": given.get("passage", given.get("document", ""))}
+
+
+# writing
+
+
+def _save_trichrome(encoder: Encoder, folder: Path) -> None:
+    state = {k: v.detach().cpu().contiguous() for k, v in encoder.network.state_dict().items()}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    encoder.tokenizer.tokenizer.save(str(folder / VOCABULARY))
+    if isinstance(encoder.network.backbone, TransformersBackbone):
+        encoder.network.backbone.model.config.save_pretrained(folder)
+    write_json(folder / SETTINGS, {"format": FORMAT, **encoder.config.to_json()})
+
+
+def _save_flagembedding(encoder: Encoder, folder: Path) -> None:
+    c = encoder.config
+    heads = encoder.network.heads
+    if heads.sparse is None or heads.multivector is None:
+        raise TrichromeError("the FlagEmbedding layout needs both a sparse and a multi-vector head")
+    if c.pooling == "mcls":
+        raise TrichromeError("the FlagEmbedding layout has no MCLS pooling; save with pooling cls or mean")
+    backbone = encoder.network.backbone
+    if isinstance(backbone, TransformersBackbone):
+        backbone.model.save_pretrained(folder)
+    else:
+        assert c.backbone is not None  # EncoderConfig of our own network always has it
+        state = {k: v.detach().cpu() for k, v in backbone.state_dict().items()}
+        weights = {k: v.contiguous() for k, v in hf_names.to_hf(state, c.backbone.layers).items()}
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        write_json(folder / "config.json", hf_names.hf_config(c.backbone, c.pad_id, c.cls_id, c.eos_id))
+    torch.save({k: v.detach().cpu() for k, v in heads.sparse.state_dict().items()}, folder / SPARSE_HEAD)
+    torch.save(
+        {k: v.detach().cpu() for k, v in heads.multivector.state_dict().items()}, folder / MULTIVECTOR_HEAD
+    )
+    _save_tokenizer(encoder, folder)
+    _save_sentence_transformers(encoder, folder)
+
+
+def _save_tokenizer(encoder: Encoder, folder: Path) -> None:
+    """tokenizer.json and what transformers wants to know beside it."""
+    c, tokenizer = encoder.config, encoder.tokenizer.tokenizer
+    tokenizer.save(str(folder / VOCABULARY))
+    special = {"cls_token": c.cls_id, "bos_token": c.cls_id, "sep_token": c.eos_id, "eos_token": c.eos_id,
+               "pad_token": c.pad_id}  # fmt: skip
+    names = {k: encoder.token(v) for k, v in special.items()}
+    others = [i for i in c.unscored_ids if i not in (c.cls_id, c.eos_id, c.pad_id)]
+    if others:
+        names["unk_token"] = encoder.token(others[0])
+    for mask in ("<mask>", "[MASK]"):
+        if tokenizer.token_to_id(mask) is not None:
+            names["mask_token"] = mask
+    limits = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": c.max_tokens}
+    write_json(folder / "tokenizer_config.json", {**limits, **names})
+    write_json(folder / "special_tokens_map.json", names)
+
+
+def _save_sentence_transformers(encoder: Encoder, folder: Path) -> None:
+    """The dense output as sentence-transformers computes it: transformer, pooling, normalise."""
+    c = encoder.config
+    package = "sentence_transformers.models."
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    write_json(
+        folder / "modules.json",
+        [{"idx": i, "name": str(i), "path": p, "type": package + t} for i, (p, t) in enumerate(modules)],
+    )
+    pooling = {
+        "word_embedding_dimension": encoder.dense_dim,
+        "pooling_mode_cls_token": c.pooling == "cls",
+        "pooling_mode_mean_tokens": c.pooling == "mean",
+    }
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    (folder / "2_Normalize").mkdir()
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": c.max_tokens, "do_lower_case": False})
+    prompts = {"prompts": {**c.prompts, "document": c.prompts["passage"]}, "similarity_fn_name": "cosine"}
+    write_json(folder / "config_sentence_transformers.json", prompts)

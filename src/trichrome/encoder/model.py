@@ -1,0 +1,72 @@
+"""The network: token ids to last hidden states, for BERT, RoBERTa and XLM-R weights.
+
+    B texts · L tokens (padded) · d hidden · h heads · f feed-forward
+
+Post-norm as in Devlin et al. 2019; positions as in XLM-R (Conneau et al. 2020). Read it from the top.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trichrome.encoder.config import BackboneConfig
+
+
+class Backbone(nn.Module):
+    """ids [B, L] and mask [B, L] (true = real token) → hidden states [B, L, d], free at padding."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word = nn.Embedding(config.vocab_size, config.hidden)
+        self.position = nn.Embedding(config.positions, config.hidden)
+        self.segment = nn.Embedding(config.token_types, config.hidden)
+        self.norm = nn.LayerNorm(config.hidden, eps=config.eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        length = ids.shape[1]
+        if length > self.config.max_tokens:
+            raise ValueError(f"{length} tokens, but the position table takes {self.config.max_tokens}")
+        first = self.config.first_position
+        # padding stands at the end, so the positions of real tokens are first, first + 1, …
+        where = self.position.weight[first : first + length] + self.segment.weight[0]  # [L, d]
+        x: Tensor = self.dropout(self.norm(self.word(ids) + where))  # [B, L, d]
+        attend = None if mask is None or bool(mask.all()) else mask[:, None, None, :]  # [B, 1, 1, L]
+        for layer in self.layers:
+            x = layer(x, attend)
+        return x
+
+
+class Layer(nn.Module):
+    """One transformer layer: attention, add, norm; feed-forward, add, norm."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.p = config.dropout
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
+        self.out = nn.Linear(config.hidden, config.hidden)
+        self.norm1 = nn.LayerNorm(config.hidden, eps=config.eps)
+        self.up = nn.Linear(config.hidden, config.ffn)
+        self.down = nn.Linear(config.ffn, config.hidden)
+        self.norm2 = nn.LayerNorm(config.hidden, eps=config.eps)
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        x = self.norm1(x + self._drop(self.attention(x, attend)))  # [B, L, d]
+        x = self.norm2(x + self._drop(self.down(F.gelu(self.up(x)))))  # [B, L, d] → [B, L, f] → [B, L, d]
+        return x
+
+    def attention(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        b, length, d = x.shape
+        qkv = self.qkv(x).view(b, length, 3, self.heads, d // self.heads)  # [B, L, 3, h, d/h]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, L, d/h]
+        p = self.p if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=p)  # [B, h, L, d/h]
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(b, length, d))  # [B, L, d]
+        return out
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training)
