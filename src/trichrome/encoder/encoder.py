@@ -26,6 +26,12 @@ from trichrome.errors import TrichromeError
 #: Padded tokens a forward pass; the best found on 2 CPU cores. GPUs take more.
 CPU_TOKENS, GPU_TOKENS = 2048, 65536
 
+#: A text that two different tokenizers hardly cut alike: scripts, case, accents, widths, digits, spaces.
+_PROBE = (
+    "The Quick-Brown fox's 1,234.5 naïve cafés!\n  Ünïcödé e\u0301 Москва Ελλάδα ירושלים القاهرة हिन्दी ไทย "
+    "日本語テスト 한국어 中文 ｆｕｌｌ ﬁ Việt Nam İstanbul ß 🙂 <tag> {json: [1, 2]} __init__ http://a.b/c?d=e"
+)
+
 
 class TruncationWarning(UserWarning):
     """Texts were longer than the encoder reads. texts: how many; tokens: how many tokens were not read."""
@@ -205,10 +211,11 @@ class Encoder:
 
 
 def _fingerprint(network: Network, tokenizer: Tokenizer, config: EncoderConfig) -> str:
-    """sha256 over settings (the name aside), tokenizer and weights in float32."""
+    """sha256 over settings (the name aside), what the tokenizer does, and the weights in float32."""
     settings = {k: v for k, v in config.to_json().items() if k != "name"}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(tokenizer.to_str().encode())
+    probe = tokenizer.encode(_PROBE, add_special_tokens=False).ids
+    described = json.dumps([settings, tokenizer.get_vocab_size(), probe], sort_keys=True)
+    digest = hashlib.sha256(described.encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy())
