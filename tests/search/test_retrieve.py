@@ -36,8 +36,13 @@ def brute_force(corpus, i: int, mode: Mode) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     "modes", [M3_MODES, LONG_MODES, SMALL, {"union": UNION}], ids=["m3", "long", "small", "union"]
 )
-def test_every_mode_equals_brute_force_from_one_table(corpus, modes) -> None:
-    store = corpus.store()
+@pytest.mark.parametrize("kind", ["brute", "exact"])
+def test_every_mode_equals_brute_force_from_one_table(corpus, modes, kind, tmp_path) -> None:
+    with corpus.store() if kind == "brute" else corpus.exact_store(tmp_path / "store") as store:
+        check_every_mode(corpus, store, modes)
+
+
+def check_every_mode(corpus, store, modes) -> None:
     for i in range(len(corpus.queries)):
         table = retrieve(store, corpus.queries[i], list(modes.values()))
         for mode in modes.values():

@@ -61,7 +61,7 @@ def test_where_weights_depth_and_fusion_reach_the_ranking(searcher) -> None:
 
 
 def test_a_store_of_another_model_is_refused(corpus) -> None:
-    with pytest.raises(ModelMismatch, match="built with tiny"):
+    with pytest.raises(ModelMismatch, match="built with model 'tiny'"):
         Searcher(FixedEncoder(corpus.queries, "e" * 64), corpus.store())
 
 

@@ -9,9 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from trichrome.embeddings import SIGNALS, Embedding, Embeddings
-from trichrome.errors import ModelMismatch, TrichromeError
+from trichrome.errors import TrichromeError
+from trichrome.index import check_model, document_of
+from trichrome.index.build import HASH_FIELD
 from trichrome.index.store import Filter, Store
-from trichrome.records import Document, Payload
+from trichrome.records import Payload
 from trichrome.search.explain import Explanation, Spanner, explain
 from trichrome.search.fuse import Fusion
 from trichrome.search.modes import Candidates, Mode, Preset, mode_named
@@ -47,7 +49,8 @@ class Hit:
     """A document that was found.
 
     score: what it is ranked by. dense, sparse, multivector: its three scores, whatever the mode; None where
-    the store or the query lacks that signal. payload: as stored; text, title and lang are read from it.
+    the store or the query lacks that signal. payload: as it was given to the index; text, title and lang
+    are read from it.
     """
 
     id: str
@@ -73,7 +76,7 @@ class Hit:
     @property
     def content(self) -> str:
         """What was encoded; the offsets of an Explanation count from its start."""
-        return Document(self.id, self.text, self.title).content
+        return document_of(self.id, self.payload).content
 
 
 class Searcher:
@@ -83,17 +86,11 @@ class Searcher:
     """
 
     def __init__(self, encoder: QueryEncoder, store: Store) -> None:
-        manifest = store.manifest
-        if manifest.fingerprint != encoder.fingerprint:
-            raise ModelMismatch(
-                f"this store was built with {manifest.model} ({manifest.fingerprint:.12}), "
-                f"the query's encoder is {encoder.name} ({encoder.fingerprint:.12}): "
-                f"load that model, or index the documents again"
-            )
+        check_model(store.manifest, encoder.fingerprint, encoder.name)
         self.encoder = encoder
         self.store = store
         #: The signals that both the store and the encoder have.
-        self.signals = tuple(s for s in store_signals(manifest) if s in encoder.signals)
+        self.signals = tuple(s for s in store_signals(store.manifest) if s in encoder.signals)
 
     def encode(self, text: str) -> Embedding:
         """One query's outputs, as far as the store holds the same ones."""
@@ -155,7 +152,7 @@ class Searcher:
                 dense=_known(columns["dense"][i]),
                 sparse=_known(columns["sparse"][i]),
                 multivector=_known(columns["multivector"][i]),
-                payload=payloads[i],
+                payload={name: value for name, value in payloads[i].items() if name != HASH_FIELD},
             )
             for i in range(len(ids))
         ]
