@@ -5,13 +5,16 @@ Names decide only where the content can't: between txt and md, or which manual p
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
 from trichrome.formats import files
-from trichrome.formats.lines import fault, raw_lines
+from trichrome.formats.lines import fault, open_bytes
 
 #: What read_documents can read.
 FORMATS = ("beir", "jsonl", "squad", "trec", "miracl", "files")
@@ -42,53 +45,52 @@ def detect(path: Path) -> str:
 
 def _folder(folder: Path) -> str:
     for name in ("corpus.jsonl", "corpus.jsonl.gz"):
-        if (folder / name).is_file() and sniff(folder / name) in ("jsonl", "json"):
+        if (folder / name).is_file() and sniff(folder / name, by_name=False) == "jsonl":
             return "beir"
     kinds: set[str] = set()
     for number, path in enumerate(sorted(folder.iterdir())):
         if path.name.startswith(".") or not path.is_file():
             continue
-        kinds.add(sniff(path))
+        kinds.add(sniff(path, by_name=False))
         if len(kinds) > 1 or number > _MAX_PARTS:
             break
     only = kinds.pop() if len(kinds) == 1 else "files"
     return only if only in ("jsonl", "trec", "miracl") else "files"
 
 
-def sniff(path: Path) -> str:
-    """What a file holds: jsonl, miracl, squad, trec, files; or flagembedding, judged, array, json (not
-    documents).
+def sniff(path: Path, *, by_name: bool = True) -> str:
+    """What a file holds: jsonl, miracl, squad, trec, files; or, where that is no documents, flagembedding,
+    judged, array, json.
+
+    by_name: take any text for jsonl, if a broken one, where its name ends in .jsonl.
     """
-    head = bytearray()
-    first = b""
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     try:
-        for _, _, line in raw_lines(path):
-            if not first and line.strip():
-                first = line.strip()
-                if not first.startswith((b"{", b"[", b"<")):  # a text or a binary: no need of more
-                    break
-            head += line + b"\n"
-            if len(head) >= _HEAD:
-                break
-    except ValueError:
-        if not first:  # a cut gzip: its own reader will say so
-            return "files"
+        with open_bytes(path) as file:
+            head = file.read(_HEAD).removeprefix(codecs.BOM_UTF8).lstrip()
+            first, end, _ = head.partition(b"\n")
+            if not end and head.startswith(b"{"):  # one long line: a long document, or a whole SQuAD file
+                first += file.readline(_LONGEST_LINE)
+    except (EOFError, gzip.BadGzipFile, zlib.error):  # the reader that the name calls for will say so
+        head = first = b""
+    if not head:
+        return "jsonl" if suffix == ".jsonl" else "files"
     if _DOC.match(head):
         return "trec"
     named = files.format_of(path.name) is not None  # `{` and `[` may begin a txt or md too
-    if first.startswith(b"["):
-        return "files" if named or not path.name.lower().removesuffix(".gz").endswith("json") else "array"
-    if not first.startswith(b"{"):
-        return "jsonl" if path.name.lower().removesuffix(".gz").endswith(".jsonl") else "files"
+    if head.startswith(b"[") and suffix in (".json", ".jsonl"):
+        return "array"
+    if not head.startswith(b"{"):
+        return "jsonl" if by_name and suffix == ".jsonl" else "files"
     try:
-        row = json.loads(first) if len(first) <= _LONGEST_LINE else None
+        row = json.loads(first)
     except (ValueError, RecursionError):
         row = None
     if isinstance(row, dict):
         return _row_kind(row, named)
     if _SQUAD.search(head):
         return "squad"
-    return "files" if named else "jsonl" if path.name.lower().removesuffix(".gz").endswith("l") else "json"
+    return "files" if named else "json" if suffix == ".json" else "jsonl"
 
 
 def _row_kind(row: dict[str, Any], named: bool) -> str:

@@ -31,7 +31,8 @@ class NoRenderer(ValueError):
 
 
 @functools.cache
-def _renderer() -> str | None:
+def find_renderer() -> str | None:
+    """Which of mandoc, groff and man is on the PATH, in this order."""
     return next((name for name in _COMMANDS if shutil.which(name)), None)
 
 
@@ -52,7 +53,7 @@ def man_text(source: str) -> tuple[str, str]:
 
     NoRenderer: mandoc, groff and man are all missing. ValueError: the renderer failed, or ran for 60 seconds.
     """
-    name = _renderer()
+    name = find_renderer()
     if name is None:
         raise NoRenderer("no program to render manual pages")
     environment = {

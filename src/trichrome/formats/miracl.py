@@ -8,6 +8,7 @@ rows on the hub have the same shape.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,13 @@ def corpus_parts(path: str | Path) -> list[Path]:
     }
     if not parts:
         raise fault(path, "no *.jsonl or *.jsonl.gz in it", "name the folder of docs-0.jsonl.gz …")
-    return sorted(parts, key=lambda part: (len(part.name), part.name))  # docs-2 before docs-10
+    return sorted(parts, key=_number)
+
+
+def _number(part: Path) -> tuple[int, str]:
+    """Sorts docs-2 before docs-10."""
+    digits = re.findall(r"[0-9]+", part.name)
+    return (int(digits[-1]) if digits else -1, part.name)
 
 
 def iter_corpus(

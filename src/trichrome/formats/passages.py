@@ -75,16 +75,19 @@ def cut_document(
         )
 
     ranks = _ranks(text, spans)
-    passages: list[Document] = []
+    cuts: list[tuple[int, int]] = []
     for first, end in _windows(ranks, room, min(overlap, room // 2)):
         start = int(starts[first]) if first else 0
         stop = int(starts[end]) if end < len(spans) else len(text)
         piece = text[start:stop]
         start += len(piece) - len(piece.lstrip())
         stop -= len(piece) - len(piece.rstrip())
-        if start < stop:
-            passages.append(_passage(document, f"{document.id}#{len(passages)}", start, stop))
-    return passages
+        # Where white space has tokens, a stripped passage may lie inside of its neighbour, which stays.
+        if cuts and start == cuts[-1][0] and stop > start:
+            cuts.pop()
+        if start < stop and (not cuts or stop > cuts[-1][1]):
+            cuts.append((start, stop))
+    return [_passage(document, f"{document.id}#{k}", *cut) for k, cut in enumerate(cuts)]
 
 
 def _ranks(text: str, spans: NDArray[np.int64]) -> NDArray[np.int8]:
