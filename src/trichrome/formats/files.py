@@ -160,9 +160,7 @@ def _load(path: Path, relative: str) -> Document:
 
 
 def _text(data: bytes, format: str | None) -> str:
-    """The text in a file that isn't a PDF. _Skip for what is no text; ValueError for text that can't be
-    decoded.
-    """
+    """The text in a file that isn't a PDF. _Skip: no text. ValueError: text that can't be decoded."""
     if b"\0" in data[:8192] and not data.startswith(_UTF16):
         raise _Skip("binary")
     if format == "man" and not man.is_roff(data):

@@ -92,9 +92,7 @@ def _document_lines(path: Path, documents: Iterable[Document], id_name: str) -> 
 
 
 def encodable(path: Path, number: int, row: dict[str, Any]) -> str:
-    """The line of a row to be written; TrichromeError, with the line it would have had, where JSON can't
-    hold it.
-    """
+    """The JSON of row `number` to be written; TrichromeError where JSON can't hold it."""
     try:
         line = dump_row(row)
         line.encode()

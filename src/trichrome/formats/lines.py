@@ -99,9 +99,7 @@ _JSON = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def parse_json(text: str) -> Any:
-    """A JSON value; ValueError for what isn't JSON, for NaN and Infinity, and for halves of surrogate
-    pairs.
-    """
+    """A JSON value. ValueError: not JSON (NaN and Infinity aren't), or half of a surrogate pair."""
     try:
         value = _JSON.decode(text)
     except RecursionError:
@@ -189,9 +187,7 @@ def text_field(row: dict[str, Any], name: str, default: str | None = None) -> st
 
 
 def id_field(row: dict[str, Any], *names: str) -> str:
-    """The id under the first of `names` that is present: a string, or an integer, which becomes its
-    digits.
-    """
+    """The id under the first of `names` that is present: a string, or an integer as its digits."""
     for name in names:
         if name in row:
             value = row[name]

@@ -37,9 +37,7 @@ def find_renderer() -> str | None:
 
 
 def is_roff(source: bytes) -> bool:
-    """Whether a file that is named like a page is one: it has a .TH, .Dd or .so request in its first 64
-    KB.
-    """
+    """Whether a file named like a page is one: a .TH, .Dd or .so request is in its first 64 KB."""
     return _ROFF.search(source[: 1 << 16]) is not None
 
 

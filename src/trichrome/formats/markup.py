@@ -54,9 +54,7 @@ _INLINE = frozenset(
 
 
 def html_charset(data: bytes) -> str:
-    """The encoding an HTML page declares in its first 2 KB, or UTF-8. ValueError for one that doesn't
-    exist.
-    """
+    """The encoding an HTML page declares in its first 2 KB, or UTF-8. ValueError: no such encoding."""
     found = _CHARSET.search(data[:2048])
     name = found[1].decode("ascii") if found else "utf-8"
     try:

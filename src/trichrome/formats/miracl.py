@@ -21,9 +21,7 @@ from trichrome.records import Document, Qrels, Query, TrainingExample
 
 
 def read_topics(path: str | Path, *, lang: str | None = None) -> Iterator[Query]:
-    """Stream MIRACL's topics; `lang` is set on every query. TrichromeError: a line without a tab, a
-    repeated id.
-    """
+    """Stream MIRACL's topics, each with `lang`. TrichromeError: a line without a tab, a repeated id."""
     path = Path(path)
     return unique(_topics(path, lang), lambda query: query.id, path, Seen("query id"))
 

@@ -91,9 +91,7 @@ def cut_document(
 
 
 def _ranks(text: str, spans: NDArray[np.int64]) -> NDArray[np.int8]:
-    """How well the text can be cut before each token, [tokens + 1]; -1 where a character would be cut in
-    two.
-    """
+    """How well the text can be cut before each token, [tokens + 1]; -1 inside of a character."""
     starts = spans[:, 0]
     ranks = np.zeros(len(starts) + 1, dtype=np.int8)
     begins, ends, values = [], [], []
@@ -118,9 +116,7 @@ def _ranks(text: str, spans: NDArray[np.int64]) -> NDArray[np.int8]:
 
 
 def _windows(ranks: NDArray[np.int8], room: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """(first token, token after the last) of each passage: at most `room` apart, unless one character has
-    more.
-    """
+    """(first token, token after the last) of each passage: `room` apart at most, or one character."""
     count = len(ranks) - 1
     first = 0
     while count - first > room:

@@ -90,9 +90,7 @@ def _check_id(path: str | Path, what: str, value: str) -> None:
 def add_grade(
     qrels: dict[str, dict[str, int]], query: str, document: str, grade: str, place: str, name: str
 ) -> None:
-    """Put one judgement into `qrels`; TrichromeError for a grade that is no integer, or that contradicts
-    another.
-    """
+    """Add one judgement to `qrels`. TrichromeError: no integer, or in contradiction to another."""
     try:
         value = int(grade)
     except ValueError:
@@ -178,9 +176,7 @@ def _parsed(path: Path, skip_bad: bool, report: ReadReport | None) -> Iterator[t
 
 
 def _bodies(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line of its <DOC>, what stands up to </DOC>, what is wrong) of each document; text elsewhere is
-    wrong too.
-    """
+    """(line of its <DOC>, what stands up to </DOC>, what is wrong) of each document and stray text."""
     parts: list[str] | None = None
     start = 0
     for number, line in read_lines(path):
@@ -210,9 +206,7 @@ def _bodies(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _elements(body: str) -> Iterator[tuple[str, str]]:
-    """(lower-case name, content) of the outermost elements in order, and ("", text) for what is between
-    them.
-    """
+    """(lower-case name, content) of each outermost element, and ("", text) of what is between."""
     lower = body.lower()
     if len(lower) != len(body):  # a few letters grow in lower case: positions would shift
         lower = re.sub(r"[A-Z]", lambda letter: letter[0].lower(), body)
