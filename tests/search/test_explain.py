@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from trichrome.embeddings import Embedding
+from trichrome.encoder import Encoder, load
 from trichrome.errors import TrichromeError
+from trichrome.index import create_store, index_documents
+from trichrome.records import Document
+from trichrome.search import Searcher
 from trichrome.search.explain import explain
 
 WORDS = ["<eos>", "red", "fox", "blue", "whale", "the"]
@@ -26,8 +30,8 @@ class WordEncoder:
         return WORDS[id]
 
     def token_spans(self, text: str, kind: str) -> Spans:
-        found = list(re.finditer(r"\w+", text))
-        ids = [WORDS.index(m.group().lower()) for m in found] + [0]
+        found = list(re.finditer(r"\s*\w+", text))  # the space before a word is in its span, as in XLM-R
+        ids = [WORDS.index(m.group().lower().strip()) for m in found] + [0]
         return Spans(np.array(ids), np.array([m.span() for m in found] + [(0, 0)]))
 
 
@@ -71,3 +75,40 @@ def test_absent_signals_are_absent_from_the_explanation() -> None:
 def test_another_text_than_the_encoded_one_is_refused() -> None:
     with pytest.raises(TrichromeError, match="this passage has 4 tokens, but 6 token vectors are stored"):
         explain(WordEncoder(), "red fox", QUERY, "the red fox", PASSAGE)
+
+
+@pytest.fixture(scope="module")
+def small() -> Encoder:
+    return load("small")
+
+
+def test_the_built_in_model_explains_its_own_scores(small, tmp_path) -> None:
+    documents = [
+        Document("whale", "The blue whale is the largest animal on earth.", "Whales"),
+        Document("kujira", "シロナガスクジラは地球で最も大きい動物です。"),
+        Document("fox", "Foxes hunt at night."),
+    ]
+    settings = {"dense_dim": small.dense_dim, "sparse": True, "multivector_dim": 128}
+    with create_store(
+        tmp_path / "store", kind="exact", model=small.name, fingerprint=small.fingerprint, **settings
+    ) as store:
+        index_documents(store, small, documents)
+        searcher = Searcher(small, store)
+        query = "largest animal on earth"
+        hits = searcher.search(query, "multivector")
+        assert {hit.id for hit in hits[:2]} == {"whale", "kujira"}
+        assert hits[0].content == documents[0].content
+        assert "_hash" not in hits[0].payload
+        for hit in hits:
+            why = searcher.explain(query, hit)
+            assert why.sparse == pytest.approx(hit.sparse, abs=1e-4)
+            assert why.multivector == pytest.approx(hit.multivector, abs=1e-4)
+        why = searcher.explain(query, hits[0])
+    spots = {
+        query[a:b]: {hits[0].content[c:d] for c, d in t.passage_spans}
+        for t in why.shared
+        for a, b in t.query_spans
+    }
+    assert spots.items() >= {"largest": {"largest"}, "animal": {"animal"}, "earth": {"earth"}}.items()
+    matched = {query[slice(*m.query_span)]: hits[0].content[slice(*m.passage_span)] for m in why.matches}
+    assert matched["animal"] == "animal"

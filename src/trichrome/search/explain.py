@@ -32,9 +32,9 @@ class TokenSpans(Protocol):
 class Spanner(Protocol):
     """What an explanation uses of an encoder."""
 
-    def token(self, id: int) -> str: ...
+    def token(self, token_id: int, /) -> str: ...
 
-    def token_spans(self, text: str, kind: str) -> TokenSpans: ...
+    def token_spans(self, text: str, kind: str, /) -> TokenSpans: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,17 @@ def explain(
     )
 
 
-def _tokens(encoder: Spanner, text: str, kind: str, embedding: Embedding) -> TokenSpans:
-    tokens = encoder.token_spans(text, kind)
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """ids: [T] token ids. spans: of each token, without the white space that it may begin with."""
+
+    ids: list[int]
+    spans: list[Span]
+
+
+def _tokens(encoder: Spanner, text: str, kind: str, embedding: Embedding) -> _Tokens:
+    found = encoder.token_spans(text, kind)
+    tokens = _Tokens([int(i) for i in found.ids], [_trimmed(text, *span) for span in found.spans.tolist()])
     if embedding.multivector is not None and len(tokens.ids) != len(embedding.multivector):
         raise TrichromeError(
             f"this {kind} has {len(tokens.ids)} tokens, but {len(embedding.multivector)} token vectors are "
@@ -107,7 +116,7 @@ def _tokens(encoder: Spanner, text: str, kind: str, embedding: Embedding) -> Tok
 
 
 def _shared(
-    encoder: Spanner, q_tokens: TokenSpans, query: Embedding, p_tokens: TokenSpans, passage: Embedding
+    encoder: Spanner, q_tokens: _Tokens, query: Embedding, p_tokens: _Tokens, passage: Embedding
 ) -> list[SharedToken] | None:
     if query.token_ids is None or query.token_weights is None:
         return None
@@ -133,13 +142,13 @@ def _shared(
     return sorted(shared, key=lambda token: (-token.contribution, token.id))
 
 
-def _spans_of(token_id: int, tokens: TokenSpans) -> tuple[Span, ...]:
-    spans = np.asarray(tokens.spans).reshape(-1, 2)[np.asarray(tokens.ids) == token_id]
-    return tuple(_span(span) for span in spans if span[1] > span[0])
+def _spans_of(token_id: int, tokens: _Tokens) -> tuple[Span, ...]:
+    pairs = zip(tokens.ids, tokens.spans, strict=True)
+    return tuple(span for id, span in pairs if id == token_id and span[1] > span[0])
 
 
 def _matches(
-    encoder: Spanner, q_tokens: TokenSpans, query: Embedding, p_tokens: TokenSpans, passage: Embedding
+    encoder: Spanner, q_tokens: _Tokens, query: Embedding, p_tokens: _Tokens, passage: Embedding
 ) -> list[TokenMatch] | None:
     if query.multivector is None or passage.multivector is None:
         return None
@@ -151,15 +160,17 @@ def _matches(
     nearest = products.argmax(axis=1)  # [Tq]
     return [
         TokenMatch(
-            query_token=encoder.token(int(q_tokens.ids[i])),
-            query_span=_span(q_tokens.spans[i]),
-            passage_token=encoder.token(int(p_tokens.ids[j])),
-            passage_span=_span(p_tokens.spans[j]),
+            query_token=encoder.token(q_tokens.ids[i]),
+            query_span=q_tokens.spans[i],
+            passage_token=encoder.token(p_tokens.ids[j]),
+            passage_span=p_tokens.spans[j],
             cosine=float(products[i, j]),
         )
-        for i, j in enumerate(nearest)
+        for i, j in enumerate(nearest.tolist())
     ]
 
 
-def _span(span: NDArray[Any]) -> Span:
-    return int(span[0]), int(span[1])
+def _trimmed(text: str, start: int, end: int) -> Span:
+    while start < end and text[start].isspace():
+        start += 1
+    return start, end
