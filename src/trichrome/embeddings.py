@@ -222,20 +222,23 @@ class Embeddings:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; it is complete or absent, never half-written."""
-        arrays: dict[str, NDArray[Any]] = {}
-        if self.dense is not None:
-            arrays["dense"] = self.dense
-        if self.sparse is not None:
-            arrays |= {
-                "sparse.indptr": self.sparse.indptr,
-                "sparse.ids": self.sparse.ids,
-                "sparse.weights": self.sparse.weights,
-            }
-        if self.multivector is not None:
-            arrays |= {
-                "multivector.offsets": self.multivector.offsets,
-                "multivector.vectors": self.multivector.vectors,
-            }
+        Embeddings.save_joined([self], path)
+
+    @staticmethod
+    def save_joined(batches: Sequence[Embeddings], path: str | Path) -> None:
+        """Write the texts of all batches, in order, as one file, without holding them in memory together."""
+        if len({b.signals for b in batches}) > 1:
+            raise ValueError(f"cannot join batches with different outputs: {[b.signals for b in batches]}")
+        arrays: dict[str, list[NDArray[Any]]] = {}
+        if dense := [b.dense for b in batches if b.dense is not None]:
+            arrays["dense"] = dense
+        if sparse := [b.sparse for b in batches if b.sparse is not None]:
+            arrays["sparse.indptr"] = [_starts(np.concatenate([np.diff(s.indptr) for s in sparse]))]
+            arrays["sparse.ids"] = [s.ids for s in sparse]
+            arrays["sparse.weights"] = [s.weights for s in sparse]
+        if vectors := [b.multivector for b in batches if b.multivector is not None]:
+            arrays["multivector.offsets"] = [_starts(np.concatenate([np.diff(v.offsets) for v in vectors]))]
+            arrays["multivector.vectors"] = [v.vectors for v in vectors]
         save_arrays(path, arrays)
 
     @classmethod

@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -14,11 +14,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trichrome.errors import TrichromeError
+
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
     "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
+_COPY_BYTES = 64 << 20
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
@@ -68,50 +71,76 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def save_arrays(
-    path: str | Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    arrays: Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write arrays as one safetensors file, atomically; large memory-mapped arrays are never copied whole."""
+    """Write arrays as one safetensors file, atomically.
+
+    An array may be given in pieces along its first axis; memory-mapped ones are never copied whole.
+    """
+    pieces = {name: [a] if isinstance(a, np.ndarray) else list(a) for name, a in arrays.items()}
+    # the widest first, so that every array starts at a multiple of its item size
+    pieces = dict(sorted(pieces.items(), key=lambda item: -item[1][0].dtype.itemsize))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
-    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))  # each stays aligned
-    for name, array in arrays.items():
-        if array.dtype not in _NAMES:
-            raise TypeError(f"{name}: dtype {array.dtype} cannot be stored in safetensors")
+    for name, parts in pieces.items():
+        if parts[0].dtype not in _NAMES or len({p.dtype for p in parts}) > 1:
+            raise TypeError(f"{name}: dtype {parts[0].dtype} cannot be stored in safetensors")
+        size = sum(p.nbytes for p in parts)
         header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [position, position + array.nbytes],
+            "dtype": _NAMES[parts[0].dtype],
+            "shape": [sum(len(p) for p in parts), *parts[0].shape[1:]],
+            "data_offsets": [position, position + size],
         }
-        position += array.nbytes
+        position += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # aligned, so that mapped arrays are too
     with atomic_write(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for array in arrays.values():
-            for start in range(0, len(array), step := max(1, (64 << 20) // max(1, array[:1].nbytes))):
-                file.write(np.ascontiguousarray(array[start : start + step]).data)
+        for parts in pieces.values():
+            for part in parts:
+                step = max(1, _COPY_BYTES // max(1, part[:1].nbytes))
+                for start in range(0, len(part), step):
+                    file.write(np.ascontiguousarray(part[start : start + step]).data)
 
 
-def load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Open a safetensors file; each array is a read-only view of a memory map."""
-    path = Path(path)
+def load_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its arrays."""
+    header, _ = _header(Path(path))
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return metadata
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and the byte where its arrays begin."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if 8 + length > size:
-            raise ValueError(f"{path}: not a safetensors file, or cut short")
+            raise TrichromeError(f"{path}: not a safetensors file, or cut short")
         try:
-            header = json.loads(file.read(length))
+            header: dict[str, Any] = json.loads(file.read(length))
         except ValueError as error:
-            raise ValueError(f"{path}: not a safetensors file: its header is not JSON ({error})") from None
+            raise TrichromeError(
+                f"{path}: not a safetensors file: its header is not JSON ({error})"
+            ) from None
+    return header, 8 + length
+
+
+def load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Open a safetensors file; each array is a read-only view of a memory map."""
+    path = Path(path)
+    header, start = _header(path)
+    size = path.stat().st_size
     data = np.memmap(path, dtype=np.uint8, mode="r", offset=0)
     arrays: dict[str, NDArray[Any]] = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+        begin, end = (start + offset for offset in entry["data_offsets"])
         if end > size:
-            raise ValueError(f"{path}: cut short: {name} should end at byte {end}, the file has {size}")
+            raise TrichromeError(f"{path}: cut short: {name} should end at byte {end}, the file has {size}")
         arrays[name] = data[begin:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return arrays
