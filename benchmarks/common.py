@@ -1,0 +1,46 @@
+"""What all benchmarks share: where data and results lie, and what machine they ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from trichrome.storage import write_json
+
+RESULTS = Path(__file__).parent / "results"
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+_PACKAGES = ("trichrome", "torch", "transformers", "numpy", "numba", "qdrant-edge-py", "FlagEmbedding",
+             "sentence-transformers", "bm25s")  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and package versions, for the record."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": found,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+    return names[0] if names else platform.processor()
+
+
+def write_results(name: str, values: dict[str, Any]) -> Path:
+    """Write benchmarks/results/NAME.json, whole or not at all."""
+    path = RESULTS / f"{name}.json"
+    write_json(path, values)
+    return path

@@ -1,0 +1,253 @@
+"""How fast texts become embeddings on a CPU: trichrome against FlagEmbedding and sentence-transformers.
+
+    python -m benchmarks.encode [--quick]
+
+The same weights (`small`, saved in the layout that all three open), the same texts of mixed length, the same
+number of threads; every contender in its own process, several rounds, one contender after another within a
+round, ratios taken within rounds. trichrome and FlagEmbedding make all three outputs, sentence-transformers
+its dense one. The floor is the arithmetic: the network's operations at the rate of a large matrix product.
+Needs the extra `parity`. The last line is JSON; benchmarks/results/encode.json holds every measurement.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.common import SHARED_DATA, machine, write_results
+
+SOURCES = ("xquad-pool", "cranfield", "jaquad-dev", "afriqa-dev", "cosqa-dev", "cmrc-dev", "man-long")
+BATCHES = (4, 8, 16, 32, 64, 128, 256)
+MAX_TOKENS = 512
+MATRIX = 4096
+
+
+def mixed_texts(count: int, seed: int = 0) -> list[str]:
+    """Real passages of 7 sources and queries, a few tokens to more than 512 each; without the data, made-up
+    words of the same spread of lengths."""
+    draw = random.Random(seed)
+    texts: list[str] = []
+    for source in SOURCES:
+        folder = SHARED_DATA / "eval" / source
+        if not folder.is_dir():
+            continue
+        for name, share in (("corpus", 0.85), ("queries", 0.15)):
+            with gzip.open(folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+                rows = [json.loads(line)["text"] for line in file]
+            want = int(count * share / len(SOURCES)) + 1
+            texts += draw.sample(rows, min(want, len(rows)))
+    if not texts:
+        words = [f"{a}{b}{c}" for a in "kltmrs" for b in "aeiou" for c in ("n", "r", "st", "")]
+        lengths = [min(400, max(3, int(draw.lognormvariate(4.3, 0.9)))) for _ in range(count)]
+        texts = [" ".join(draw.choices(words, k=n)) for n in lengths]
+    draw.shuffle(texts)
+    return [t for t in texts if t.strip()][:count]
+
+
+# contenders: each runs in a process of its own, and times only the encoding
+
+
+def contend(name: str, folder: str, texts: list[str], batch: int) -> dict[str, Any]:
+    """Encode all texts once after a short warm-up; seconds and peak memory of this process."""
+    import torch
+
+    torch.set_num_threads(2)
+    warm = texts[:8]
+    if name.startswith("trichrome"):
+        import trichrome
+
+        dtype = "bfloat16" if name.endswith("bf16") else "float32"
+        no_prompts = {"query": "", "passage": ""}
+        encoder = trichrome.load(folder, device="cpu", dtype=dtype, prompts=no_prompts)
+
+        def run(some: list[str]) -> object:
+            return encoder.encode(some)
+
+    elif name == "flagembedding":
+        from FlagEmbedding import BGEM3FlagModel
+
+        m3 = BGEM3FlagModel(folder, devices="cpu", pooling_method="mean", colbert_dim=128)
+
+        def run(some: list[str]) -> object:
+            settings: dict[str, Any] = {"batch_size": batch} if batch else {}
+            return m3.encode(
+                some,
+                max_length=MAX_TOKENS,
+                return_dense=True,
+                return_sparse=True,
+                return_colbert_vecs=True,
+                **settings,
+            )
+
+    else:
+        from sentence_transformers import SentenceTransformer
+
+        dense = SentenceTransformer(folder, device="cpu")
+
+        def run(some: list[str]) -> object:
+            return dense.encode(some, **({"batch_size": batch} if batch else {}))
+
+    run(warm)
+    start = time.perf_counter()
+    run(texts)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"contender": name, "batch": batch, "seconds": seconds, "peak_mib": peak}
+
+
+def matrix_rate(dtype: str) -> dict[str, Any]:
+    """Operations a second of a large matrix product, the best of five."""
+    import torch
+
+    torch.set_num_threads(2)
+    a = torch.randn(MATRIX, MATRIX).to(getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(6):
+        start = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - start)
+    return {"rate": 2 * MATRIX**3 / best}
+
+
+def operations(lengths: list[int]) -> float:
+    """Multiplications and additions of the network and its heads for texts of these token counts."""
+    layers, d, f, heads_out = 12, 384, 1536, 129
+    per_token = layers * 2 * (4 * d * d + 2 * d * f) + 2 * d * heads_out
+    return float(sum(n * per_token + layers * 4 * n * n * d for n in lengths))
+
+
+def child(*arguments: str) -> dict[str, Any]:
+    """Run one contender in a fresh process and read its last line."""
+    command = [sys.executable, "-m", "benchmarks.encode", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def main(
+    quick: Annotated[bool, typer.Option(help="Few texts, one round: a check, not a measurement.")] = False,
+    texts: int = 2000,
+    rounds: int = 3,
+    contender: Annotated[str, typer.Option(hidden=True)] = "",
+    folder: Annotated[str, typer.Option(hidden=True)] = "",
+    file: Annotated[str, typer.Option(hidden=True)] = "",
+    batch: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
+    """Compare encoders on a CPU."""
+    if contender.startswith("matrix"):
+        print(json.dumps(matrix_rate(contender.removeprefix("matrix-"))))
+        return
+    if contender:
+        print(json.dumps(contend(contender, folder, json.loads(Path(file).read_text()), batch)))
+        return
+    if quick:
+        texts, rounds = 96, 1
+    with tempfile.TemporaryDirectory() as temporary:
+        results = compare(Path(temporary), mixed_texts(texts), rounds)
+    path = write_results("encode" if not quick else "encode.quick", results)
+    print(f"wrote {path}")
+    print(json.dumps(results["ratios"]))
+
+
+def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
+    """Search the others' best batch sizes, then run the rounds."""
+    import trichrome
+    from trichrome.encoder import save
+
+    encoder = trichrome.load("small", device="cpu")
+    tokens = [min(MAX_TOKENS, len(ids) + 2) for ids in encoder.token_ids(texts)]
+    save(encoder, work / "model", "flagembedding")
+    del encoder
+    everything, some = work / "texts.json", work / "some.json"
+    everything.write_text(json.dumps(texts))
+    some.write_text(json.dumps(texts[: max(32, len(texts) // 8)]))
+
+    def run(name: str, file: Path, batch: int = 0) -> dict[str, Any]:
+        made = child(
+            "--contender", name, "--folder", str(work / "model"), "--file", str(file), "--batch", str(batch)
+        )
+        print(
+            f"{name:24} batch {batch or 'default':>7}  {made['seconds']:8.2f} s  {made['peak_mib']:7.0f} MiB",
+            flush=True,
+        )
+        return made
+
+    print(f"{len(texts)} texts, {sum(tokens)} tokens; searching batch sizes on an eighth of them")
+    search = {
+        name: {b: run(name, some, b)["seconds"] for b in BATCHES}
+        for name in ("flagembedding", "sentence-transformers")
+    }
+    best = {name: min(tried, key=tried.__getitem__) for name, tried in search.items()}
+    contenders = [
+        ("trichrome", 0),
+        ("trichrome-bf16", 0),
+        ("flagembedding", best["flagembedding"]),
+        ("sentence-transformers", best["sentence-transformers"]),
+        ("flagembedding", 0),
+        ("sentence-transformers", 0),
+    ]
+    work_done = operations(tokens)
+    rows: list[dict[str, Any]] = []
+    for r in range(rounds):
+        print(f"round {r + 1} of {rounds}")
+        rates = {k: child("--contender", f"matrix-{k}")["rate"] for k in ("float32", "bfloat16")}
+        row: dict[str, Any] = {"matrix_rate": rates}
+        for name, batch in contenders:
+            made = run(name, everything, batch)
+            row[f"{name}@{batch or 'default'}"] = made
+            if name.startswith("trichrome"):
+                kind = "bfloat16" if name.endswith("bf16") else "float32"
+                again = child("--contender", f"matrix-{kind}")["rate"]
+                made["fraction_of_matmul"] = work_done / made["seconds"] / max(rates[kind], again)
+        rows.append(row)
+
+    def ratio(ours: str, theirs: str, figure: str = "seconds") -> float:
+        pairs = [(r[f"{ours}@default"][figure], r[theirs][figure]) for r in rows]
+        value: float = median(t / o if figure == "seconds" else o / t for o, t in pairs)
+        return round(value, 3)
+
+    fe, st = (
+        f"flagembedding@{best['flagembedding']}",
+        f"sentence-transformers@{best['sentence-transformers']}",
+    )
+    ratios = {
+        "ratio_flagembedding_default": ratio("trichrome", "flagembedding@default"),
+        "ratio_flagembedding_best": ratio("trichrome", fe),
+        "ratio_flagembedding_best_bf16": ratio("trichrome-bf16", fe),
+        "ratio_sentence_transformers_default": ratio("trichrome", "sentence-transformers@default"),
+        "ratio_sentence_transformers_best": ratio("trichrome", st),
+        "ratio_peak_memory_default": ratio("trichrome", "flagembedding@default", "peak_mib"),
+        "ratio_peak_memory_best": ratio("trichrome", fe, "peak_mib"),
+        "fraction_of_matmul": round(median(r["trichrome@default"]["fraction_of_matmul"] for r in rows), 3),
+        "fraction_of_matmul_bf16": round(
+            median(r["trichrome-bf16@default"]["fraction_of_matmul"] for r in rows), 3
+        ),
+    }
+    return {
+        "machine": machine(),
+        "texts": len(texts),
+        "tokens": sum(tokens),
+        "real_texts": SHARED_DATA.is_dir(),
+        "operations": work_done,
+        "best_batch": best,
+        "batch_search_seconds": search,
+        "rounds": rows,
+        "ratios": ratios,
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)
