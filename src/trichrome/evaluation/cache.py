@@ -85,7 +85,7 @@ class Cache:
         building = path.with_suffix(".building")  # takes its name when it is whole
         counted = building / "cut.json"
         cut: dict[str, int] = json.loads(counted.read_text()) if counted.is_file() else {}
-        store: Store | None = open_store(building / "store") if cut else None
+        store = open_store(building / "store") if (building / "store").is_dir() else None
         try:
             for start in range(0, len(documents), CHUNK):
                 self.progress("encode documents", start, len(documents))

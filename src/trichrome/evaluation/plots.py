@@ -49,7 +49,7 @@ def plot_bars(reports: Sequence[Report], path: str | Path, metric: str = "nDCG@1
     axes.grid(axis="y", linewidth=0.4, alpha=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=len(systems), fontsize=8, frameon=False)
+    figure.legend(loc="outside upper center", ncols=min(4, len(systems)), fontsize=8, frameon=False)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150)
     with atomic_write(path) as file:
