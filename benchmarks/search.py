@@ -1,0 +1,210 @@
+"""How fast and how exactly stores answer: the five modes on both stores over 50,000 real passages.
+
+    python -m benchmarks.search [--quick]
+
+The same passages and the same embeddings go into both stores; queries are real ones of the same sources.
+For each mode and store: p50 and p95 of one query at a time, without and with encoding the query, and the
+share of the exact store's ten best that the embedded store returns. The last line is JSON;
+benchmarks/results/search.json holds every figure. Encoding the passages takes minutes the first time and is
+kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+import trichrome
+from benchmarks.common import SHARED_DATA, machine, write_results
+from trichrome.embeddings import Embeddings
+from trichrome.encoder import Encoder, TruncationWarning
+from trichrome.encoder.corpus import encode_corpus
+from trichrome.errors import TrichromeError
+from trichrome.evaluation.cache import default_cache
+from trichrome.formats.passages import cut_documents
+from trichrome.index import create_store
+from trichrome.index.store import Store
+from trichrome.records import Document
+from trichrome.search.modes import MODE_NAMES
+from trichrome.search.searcher import Searcher
+
+PASSAGE_TOKENS = 128
+EVALUATION = ("xquad-pool", "cranfield", "afriqa-dev", "cosqa-dev", "jaquad-dev", "cmrc-dev")
+TRAINING = ("lohelp", "gnome", "jaquad-train", "wordnet", "ddtp")
+
+console = Console(stderr=True)
+
+
+def real_documents() -> Iterator[Document]:
+    """Passages of the evaluation corpora, then distinct texts of the training sets."""
+    for source in EVALUATION:
+        for row in _rows(SHARED_DATA / "eval" / source / "corpus.jsonl.gz"):
+            yield Document(f"{source}/{row['_id']}", row["text"], row.get("title") or "", row.get("lang"))
+    seen: set[str] = set()
+    for source in TRAINING:
+        for i, row in enumerate(_rows(SHARED_DATA / "train" / f"{source}.jsonl.gz")):
+            text = row["pos"][0]
+            if text not in seen:
+                seen.add(text)
+                yield Document(f"{source}/{i}", text, lang=row.get("lang"))
+
+
+def passages(encoder: Encoder, count: int) -> list[Document]:
+    """The first `count` passages of at most PASSAGE_TOKENS tokens."""
+    made: list[Document] = []
+    for passage in cut_documents(real_documents(), encoder.tokenizer.offsets, max_tokens=PASSAGE_TOKENS):
+        if passage.text.strip():
+            made.append(passage)
+        if len(made) == count:
+            return made
+    raise SystemExit(f"error: only {len(made)} passages found, {count} wanted")
+
+
+def real_queries(count: int) -> list[str]:
+    """A seeded sample of the evaluation sets' questions."""
+    texts = [r["text"] for s in EVALUATION for r in _rows(SHARED_DATA / "eval" / s / "queries.jsonl.gz")]
+    return random.Random(0).sample(texts, count)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def fill(store: Store, documents: list[Document], embeddings: Embeddings, batch: int = 1000) -> float:
+    """Add everything and optimise; seconds."""
+    start = time.perf_counter()
+    for i in range(0, len(documents), batch):
+        some = documents[i : i + batch]
+        store.add(
+            [d.id for d in some], embeddings[i : i + batch], [{"text": d.text, "lang": d.lang} for d in some]
+        )
+    store.optimize()
+    return time.perf_counter() - start
+
+
+def time_each(calls: list[Callable[[], Any]]) -> tuple[list[Any], dict[str, float]]:
+    """Results and latency percentiles in milliseconds of calls made one after another."""
+    results, times = [], []
+    for call in calls:
+        start = time.perf_counter()
+        results.append(call())
+        times.append((time.perf_counter() - start) * 1000)
+    return results, {
+        "p50_ms": round(float(np.percentile(times, 50)), 3),
+        "p95_ms": round(float(np.percentile(times, 95)), 3),
+    }
+
+
+def measure(searcher: Searcher, queries: list[str], encoded: Embeddings) -> dict[str, Any]:
+    """Latency of every mode, and its ten best documents of every query."""
+    figures: dict[str, Any] = {}
+    for mode in MODE_NAMES:
+        for i in range(20):  # warm: compiled kernels, mapped pages
+            searcher.search_embedded(encoded[i], mode)
+        hits, figures[mode] = time_each(
+            [partial(searcher.search_embedded, encoded[i], mode) for i in range(len(queries))]
+        )
+        some = queries[:50]
+        _, with_encoding = time_each([partial(searcher.search, q, mode) for q in some])
+        figures[mode] |= {f"{k}_with_encoding": v for k, v in with_encoding.items()}
+        figures[mode]["top"] = [[h.id for h in found] for found in hits]
+    return figures
+
+
+def main(
+    quick: Annotated[bool, typer.Option(help="5,000 passages, 50 queries.")] = False,
+    count: Annotated[int, typer.Option("--passages")] = 50_000,
+    queries: int = 300,
+) -> None:
+    """Compare the stores' speed and agreement."""
+    if not SHARED_DATA.is_dir():
+        raise SystemExit(f"error: this benchmark needs real passages at {SHARED_DATA}")
+    if quick:
+        count, queries = 5_000, 50
+    encoder = trichrome.load("small", device="cpu", dtype="bfloat16")
+    texts = real_queries(queries)
+    warnings.simplefilter("ignore", TruncationWarning)
+    documents = passages(encoder, count)
+    cache = default_cache() / "benchmarks"
+    path = cache / f"passages-{count}-{encoder.fingerprint[:16]}.safetensors"
+    if path.exists():
+        embeddings = Embeddings.load(path)
+    else:
+        embeddings = encode_corpus(
+            encoder,
+            (d.content for d in documents),
+            path,
+            done=lambda n: console.print(f"encoded {n} of {count}"),
+        )
+    # queries in float32, as a service that answers one at a time would have them
+    encoder = encoder.to(dtype="float32")
+    encoded = encoder.encode(texts, "query")
+    results: dict[str, Any] = {}
+    exact_top: dict[str, list[list[str]]] = {}
+    for kind in ("exact", "embedded"):
+        folder = Path(tempfile.mkdtemp(dir=_scratch()))
+        try:
+            with create_store(
+                folder / "store",
+                kind=kind,
+                model=encoder.name,
+                fingerprint=encoder.fingerprint,
+                dense_dim=encoder.dense_dim,
+                sparse=True,
+                multivector_dim=encoder.config.multivector_dim,
+            ) as store:
+                seconds = fill(store, documents, embeddings)
+                console.print(f"{kind}: filled in {seconds:.0f} s")
+                figures = measure(Searcher(encoder, store), texts, encoded)
+            size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+        except TrichromeError as error:
+            raise SystemExit(f"error: {error}") from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        for mode, row in figures.items():
+            top = row.pop("top")
+            exact_top.setdefault(mode, top)
+            pairs = zip(top, exact_top[mode], strict=True)
+            row["recall10"] = round(
+                float(np.mean([len(set(a) & set(b)) / max(1, len(b)) for a, b in pairs])), 4
+            )
+            console.print(f"{kind:9} {mode:13} {row}")
+        results[kind] = {
+            "fill_seconds": round(seconds, 1),
+            "megabytes": round(size / 1e6, 1),
+            "modes": figures,
+        }
+    tokens = int(embeddings.multivector.offsets[-1]) if embeddings.multivector else 0
+    record = {
+        "machine": machine(),
+        "passages": count,
+        "queries": queries,
+        "token_vectors": tokens,
+        "stores": results,
+    }
+    print(f"wrote {write_results('search.quick' if quick else 'search', record)}")
+    print(json.dumps({kind: results[kind]["modes"] for kind in ("embedded", "exact")}))
+
+
+def _scratch() -> str | None:
+    return os.environ.get("TMPDIR")
+
+
+if __name__ == "__main__":
+    typer.run(main)
