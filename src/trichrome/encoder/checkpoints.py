@@ -20,7 +20,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from trichrome.encoder import hf_names, small
 from trichrome.encoder.config import BackboneConfig, EncoderConfig
@@ -125,6 +124,8 @@ def _load_trichrome(folder: Path) -> tuple[Network, Tokenizer, EncoderConfig]:
         backbone: nn.Module = _empty_backbone(config.backbone)
         hidden = config.backbone.hidden
     else:
+        from transformers import AutoConfig, AutoModel
+
         with torch.device("meta"):
             wrapped = TransformersBackbone(AutoModel.from_config(AutoConfig.from_pretrained(folder)))
         backbone, hidden = wrapped.to_empty(device="cpu"), wrapped.config.hidden
@@ -137,6 +138,8 @@ def _load_trichrome(folder: Path) -> tuple[Network, Tokenizer, EncoderConfig]:
 def _load_hugging_face(
     folder: Path, name: str, new_heads: NewHeads | None, pooling: str | None
 ) -> tuple[Network, Tokenizer, EncoderConfig]:
+    from transformers import AutoModel, AutoTokenizer  # a second to import, and only needed here
+
     hf = _read_json(folder / "config.json")
     has = {f: (folder / f).exists() for f in (SPARSE_HEAD, MULTIVECTOR_HEAD)}
     if not all(has.values()) and new_heads is None:
@@ -201,6 +204,8 @@ def _empty_backbone(config: BackboneConfig) -> Backbone:
 
 def _fill_buffers(backbone: TransformersBackbone, folder: Path) -> None:
     """Give a model that was laid out empty the buffers that are computed, not stored (rotary tables)."""
+    from transformers import AutoConfig, AutoModel
+
     fresh = AutoModel.from_config(AutoConfig.from_pretrained(folder))
     for (_, into), (_, value) in zip(backbone.model.named_buffers(), fresh.named_buffers(), strict=True):
         into.copy_(value)
