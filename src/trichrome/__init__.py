@@ -1,8 +1,6 @@
 """trichrome: one encoder, three signals (dense, sparse, multi-vector), from encoding to evaluation.
 
-    import trichrome
-    encoder = trichrome.load("small")
-    embeddings = encoder.encode(["…"], kind="passage")   # dense, sparse and multi-vector in one pass
+`trichrome.load("small").encode(texts)` gives all three in one forward pass.
 """
 
 from __future__ import annotations
