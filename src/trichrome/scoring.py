@@ -101,7 +101,8 @@ def multivector_pair_scores(queries: Tensor, passages: Tensor, q_mask: Tensor, p
 
 def _mean_of_maxima(products: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
     """[..., Lq, Lp] products, masks [..., Lq] and [..., Lp] → [...]."""
-    best = products.masked_fill(~p_mask[..., None, :], -torch.inf).amax(-1)  # [..., Lq]
+    # max and not amax: its backward pass needs the winners' places only, not all products again
+    best = products.masked_fill(~p_mask[..., None, :], -torch.inf).max(-1).values  # [..., Lq]
     counted = q_mask & p_mask.any(-1, keepdim=True)
     total = torch.where(counted, best, 0).sum(-1)
     return total / q_mask.sum(-1).clamp(min=1)

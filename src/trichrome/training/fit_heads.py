@@ -207,7 +207,7 @@ def train(
     recent: dict[str, float] = {}
     with Progress(console=console) as bar:
         job = bar.add_task("heads", total=len(plan))
-        for rows in plan:
+        for done, rows in enumerate(plan):
             texts = [pairs[i].passage for i in rows]
             twins = torch.tensor(
                 [[a == b and i != j for j, b in enumerate(texts)] for i, a in enumerate(texts)]
@@ -225,6 +225,8 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
+            if len(plan) < 20 or not done % (len(plan) // 20):
+                console.log(f"step {done} of {len(plan)}", {k: round(v, 3) for k, v in recent.items()})
             recent |= {k: 0.95 * recent.get(k, v.item()) + 0.05 * v.item() for k, v in made.items()}
             bar.update(job, advance=1, description=" ".join(f"{k} {v:.3f}" for k, v in recent.items()))
     console.print("final losses:", {k: round(v, 4) for k, v in recent.items()})
@@ -243,10 +245,11 @@ def main(
     model: Annotated[str, typer.Option(help="Encoder whose base is frozen.")] = "small",
     files: Annotated[str, typer.Option(help="Which files, by NAME.")] = FILES,
     keep_out: Annotated[str, typer.Option(help="Languages not to train on.")] = "eu,et,el",
-    per_group: Annotated[int, typer.Option(help="Most pairs of one file and language.")] = 500,
-    longest: Annotated[int, typer.Option(help="Tokens of a passage that are read.")] = 192,
+    per_group: Annotated[int, typer.Option(help="Most pairs of one file and language.")] = 150,
+    query_tokens: Annotated[int, typer.Option(help="Tokens of a query that are read.")] = 40,
+    passage_tokens: Annotated[int, typer.Option(help="Tokens of a passage that are read.")] = 112,
     epochs: int = 4,
-    batch: int = 64,
+    batch: int = 32,
     rate: float = 1e-3,
     seed: int = 0,
 ) -> None:
@@ -255,8 +258,8 @@ def main(
     encoder = load(model, device="cpu", dtype="bfloat16")
     pairs = read_pairs(data, files.split(","), set(keep_out.split(",")), per_group, seed)
     console.print(f"{len(pairs)} pairs of {len({p.group for p in pairs})} groups")
-    queries = hidden_states(encoder, [p.query for p in pairs], "query", longest)
-    passages = hidden_states(encoder, [p.passage for p in pairs], "passage", longest)
+    queries = hidden_states(encoder, [p.query for p in pairs], "query", query_tokens)
+    passages = hidden_states(encoder, [p.passage for p in pairs], "passage", passage_tokens)
     heads = encoder.network.heads
     start_from_principal_directions(heads, passages.hidden)
     heads.train()
