@@ -15,9 +15,10 @@ import torch
 from tokenizers import Tokenizer
 
 from trichrome.embeddings import SIGNALS, Embeddings
-from trichrome.encoder.batching import collate, token_budget_batches
-from trichrome.encoder.columns import BatchColumns, ColumnWriter, to_columns
+from trichrome.encoder.batching import token_budget_batches
+from trichrome.encoder.columns import BatchColumns, ColumnWriter
 from trichrome.encoder.config import EncoderConfig
+from trichrome.encoder.forward import run_batch
 from trichrome.encoder.heads import Heads, Network
 from trichrome.encoder.tokenizer import TextTokenizer, Tokens, TokenSpans
 from trichrome.encoder.workers import WorkerPool
@@ -178,13 +179,6 @@ class Encoder:
                 progress(Progress(done, len(texts), read, len(cut), time.perf_counter() - start))
         return columns.finish()
 
-    def forward(self, tokens: Sequence[Tokens], outputs: Sequence[str]) -> BatchColumns:
-        """One forward pass over the texts of one batch, brought back as NumPy columns."""
-        batch = collate(tokens, self.config.pad_id).to(self.device)
-        with torch.inference_mode():
-            made = self.network(batch, **{s: s in outputs for s in SIGNALS})
-            return to_columns(made, batch.ids)
-
     def _forward_all(
         self,
         tokens: list[Tokens],
@@ -192,12 +186,13 @@ class Encoder:
         outputs: tuple[str, ...],
         devices: Sequence[str] | None,
     ) -> Iterator[tuple[list[int], BatchColumns]]:
+        texts = ((rows, [tokens[i] for i in rows]) for rows in batches)
         if not devices:
-            for rows in batches:
-                yield rows, self.forward([tokens[i] for i in rows], outputs)
+            for rows, batch in texts:
+                yield rows, run_batch(self.network, batch, outputs, self.config.pad_id)
             return
-        with closing(WorkerPool(self, devices)) as pool:
-            yield from pool.run(((rows, [tokens[i] for i in rows]) for rows in batches), outputs)
+        with closing(WorkerPool(self.network, self.config.pad_id, devices)) as pool:
+            yield from pool.run(texts, outputs)
 
     def _outputs(self, outputs: Sequence[str] | None) -> tuple[str, ...]:
         if outputs is None:

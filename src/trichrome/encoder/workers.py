@@ -7,49 +7,47 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.multiprocessing  # teaches the process pool to hand tensors over in shared memory
 
 from trichrome.encoder.columns import BatchColumns
+from trichrome.encoder.forward import run_batch
+from trichrome.encoder.heads import Network
 from trichrome.encoder.tokenizer import Tokens
 from trichrome.errors import TrichromeError
 
-if TYPE_CHECKING:
-    from trichrome.encoder.encoder import Encoder
-
-_encoder: Encoder | None = None  # this worker's copy
+_network: Network | None = None  # this worker's copy
 
 
-def _start(encoder: Encoder, devices: Any, threads: int) -> None:
-    global _encoder
+def _start(network: Network, devices: Any, threads: int) -> None:
+    global _network
     device = devices.get()
     torch.set_num_threads(threads)
-    _encoder = encoder.to(device)
+    _network = network.to(device)
 
 
-def _forward(tokens: Sequence[Tokens], outputs: Sequence[str]) -> BatchColumns:
-    assert _encoder is not None  # _start ran before any batch
-    return _encoder.forward(tokens, outputs)
+def _forward(tokens: Sequence[Tokens], outputs: Sequence[str], pad_id: int) -> BatchColumns:
+    assert _network is not None  # _start ran before any batch
+    return run_batch(_network, tokens, outputs, pad_id)
 
 
 class WorkerPool:
     """One process a device. Its death, or an error in it, reaches the caller as an exception."""
 
-    def __init__(self, encoder: Encoder, devices: Sequence[str]) -> None:
+    def __init__(self, network: Network, pad_id: int, devices: Sequence[str]) -> None:
         context = multiprocessing.get_context("spawn")
         names = context.SimpleQueue()
         for device in devices:
             names.put(device)
-        here = encoder.device
-        encoder.to("cpu")  # shared memory is of the CPU; each worker moves its copy to its device
-        self._encoder, self._here = encoder, str(here)
-        self.devices = list(devices)
+        self.network, self.pad_id, self.devices = network, pad_id, list(devices)
+        self.home = next(network.parameters()).device
+        network.to("cpu")  # shared memory is of the CPU; each worker moves its copy to its device
         cpus = sum(d.startswith("cpu") for d in devices)
         threads = max(1, torch.get_num_threads() // max(1, cpus))
         self.pool = ProcessPoolExecutor(
-            len(devices), mp_context=context, initializer=_start, initargs=(encoder, names, threads)
+            len(devices), mp_context=context, initializer=_start, initargs=(network, names, threads)
         )
 
     def run(
@@ -61,7 +59,7 @@ class WorkerPool:
         try:
             while True:
                 for rows, tokens in islice(remaining, 2 * len(self.devices) - len(waiting)):
-                    waiting[self.pool.submit(_forward, tokens, outputs)] = rows
+                    waiting[self.pool.submit(_forward, tokens, outputs, self.pad_id)] = rows
                 if not waiting:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -75,4 +73,4 @@ class WorkerPool:
     def close(self) -> None:
         """Stop the workers."""
         self.pool.shutdown(cancel_futures=True)
-        self._encoder.to(self._here)
+        self.network.to(self.home)
