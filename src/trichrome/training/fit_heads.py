@@ -174,6 +174,10 @@ def losses(
         / TEMPERATURE,
     }
     made = {"multivector": F.cross_entropy(scores["multivector"].masked_fill(twins, -torch.inf), target)}
+    raw = scoring.multivector_scores(
+        F.normalize(queries[0], dim=-1), F.normalize(passages[0], dim=-1), q.vector_mask, p.vector_mask
+    )
+    made["raw"] = F.cross_entropy(scores["multivector"], (raw / TEMPERATURE).softmax(-1))
     if bitext:  # a translation shares next to no token: it can teach the sparse head nothing
         return made
     scores["sparse"] = (
@@ -202,7 +206,7 @@ def train(
     optimizer = torch.optim.AdamW(heads.parameters(), lr=rate, weight_decay=0.01)
     warmup = max(1, len(plan) // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (len(plan) - step) / len(plan))
+        optimizer, lambda step: min((step + 1) / warmup, 1 - step / max(1, len(plan)))
     )
     recent: dict[str, float] = {}
     with Progress(console=console) as bar:
