@@ -13,12 +13,16 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from trichrome.embeddings import Embedding, Embeddings
+from trichrome.embeddings import Embedding, Embeddings, MultiVector, Sparse
 from trichrome.records import JSON, Payload
 
 #: Payload conditions that must all hold. A value means equality, a list means any of its values, and a
-#: mapping of "gt", "gte", "lt", "lte" to numbers means a range. Keys reach into objects with dots.
+#: mapping of "gt", "gte", "lt", "lte" to numbers means a range. Keys reach into objects with dots. The
+#: module `filters` says exactly what matches.
 Filter: TypeAlias = "Mapping[str, JSON]"
+
+#: The layout on disk that this code writes and reads.
+LAYOUT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,19 @@ class Manifest:
     multivector_dim: int | None
     multivector_dtype: str = "float16"
     settings: Mapping[str, JSON] = field(default_factory=dict)
-    version: int = 1
+    version: int = LAYOUT_VERSION
+
+
+def no_embeddings(manifest: Manifest) -> Embeddings:
+    """Zero texts with the outputs that a store holds."""
+    none = np.zeros(1, np.int64)
+    return Embeddings(
+        None if manifest.dense_dim is None else np.empty((0, manifest.dense_dim), np.float32),
+        Sparse(none, np.empty(0, np.int32), np.empty(0, np.float32)) if manifest.sparse else None,
+        None
+        if manifest.multivector_dim is None
+        else MultiVector(none, np.empty((0, manifest.multivector_dim), manifest.multivector_dtype)),
+    )
 
 
 @dataclass(frozen=True)
@@ -55,15 +71,20 @@ class Candidates:
 class Store(Protocol):
     """An index of documents under three signals.
 
-    Rows are the store's integer keys of documents, stable while the document is stored; they never leave
-    the index and search rooms.
+    Rows are the store's integer keys of documents, stable while the document is stored unchanged (replacing
+    it may give it another); they never leave the index and search rooms. Calls that take rows want rows of
+    stored documents and answer in the order given.
     """
 
     @property
     def manifest(self) -> Manifest: ...
 
     def add(self, ids: Sequence[str], embeddings: Embeddings, payloads: Sequence[Payload]) -> None:
-        """Insert or replace documents; durable when it returns, whole or not at all."""
+        """Insert or replace documents; durable when it returns, whole or not at all.
+
+        The embeddings hold exactly the outputs that the manifest names. Raises TrichromeError, having
+        written nothing, for a batch that is wrong (see `checks.check_batch`) or a full disk.
+        """
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents, durable when it returns; the number that were there. Unknown ids are ignored."""
@@ -74,8 +95,8 @@ class Store(Protocol):
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of rows."""
 
-    def payloads(self, rows: NDArray[np.int64]) -> list[Payload]:
-        """The payloads of rows."""
+    def payloads(self, rows: NDArray[np.int64], fields: Sequence[str] | None = None) -> list[Payload]:
+        """The payloads of rows; with `fields` only these top-level keys of them, where present."""
 
     def embeddings(self, rows: NDArray[np.int64]) -> Embeddings:
         """The stored outputs of rows."""
@@ -83,16 +104,21 @@ class Store(Protocol):
     def count(self, where: Filter | None = None) -> int:
         """How many documents (that a filter lets through)."""
 
-    def scan(self, where: Filter | None = None) -> Iterator[tuple[str, Payload]]:
-        """Every id and payload, in no particular order."""
+    def scan(
+        self, where: Filter | None = None, fields: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, Payload]]:
+        """Every id and payload (or only these top-level keys of it), in no particular order."""
 
     def search(self, signal: str, query: Embedding, k: int, where: Filter | None = None) -> Candidates:
-        """The k best documents by the dense or the sparse score (documents that share no token with the
-        query are not sparse candidates)."""
+        """The k best documents by the dense or the sparse score, best first, equal scores by row.
+
+        Documents that share no token with the query are not sparse candidates. Fewer than k come back
+        where there are no more.
+        """
 
     def scores(self, signal: str, query: Embedding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """[n] the dense, sparse or multivector score of the query against each of these rows, exact as far
-        as the stored precision goes."""
+        as the stored precision goes. A query or a document without a token scores 0."""
 
     def optimize(self) -> None:
         """Build or compact whatever makes search fast; results stay the same within the engine's recall."""

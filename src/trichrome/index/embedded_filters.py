@@ -1,0 +1,55 @@
+"""A `Filter` in the words of Qdrant Edge; `filters` says what it means."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import qdrant_edge as engine
+
+from trichrome.index.filters import check_filter
+from trichrome.index.store import Filter
+from trichrome.records import JSON
+
+#: Where a point's payload keeps the document's id and the user's payload.
+ID_FIELD, PAYLOAD_FIELD = "id", "p"
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_EXACT_INTEGERS = 2**53  # beyond it not every integer is a float
+
+
+def field_path(key: str, whole: bool = False) -> str:
+    """The engine's path of a dotted key; whole: the key is one top-level name, dots and all."""
+    names = [key] if whole else key.split(".")
+    return ".".join([PAYLOAD_FIELD, *(name if _PLAIN.fullmatch(name) else f'"{name}"' for name in names)])
+
+
+def to_engine(where: Filter | None) -> engine.Filter | None:
+    """The engine's form of a filter; raises TrichromeError where `check_filter` does."""
+    if not where:
+        return None
+    check_filter(where)
+    return engine.Filter(must=[_condition(field_path(key), condition) for key, condition in where.items()])
+
+
+def _condition(path: str, condition: JSON) -> Any:  # any of the engine's conditions
+    if isinstance(condition, list):
+        if not condition:  # nothing is any of nothing
+            return engine.HasIdCondition(set())
+        texts = [value for value in condition if isinstance(value, str)]
+        if len(texts) == len(condition):
+            return engine.FieldCondition(path, match=engine.MatchAny(texts))
+        return engine.Filter(should=[_condition(path, value) for value in condition])
+    if isinstance(condition, dict):
+        return engine.FieldCondition(path, range=engine.RangeFloat(**_bounds(condition)))
+    if condition is None:
+        return engine.IsEmptyCondition(path)
+    if isinstance(condition, (str, bool)) or (
+        isinstance(condition, int) and abs(condition) > _EXACT_INTEGERS
+    ):
+        return engine.FieldCondition(path, match=engine.MatchValue(condition))
+    return engine.FieldCondition(path, range=engine.RangeFloat(gte=condition, lte=condition))
+
+
+def _bounds(condition: dict[str, JSON]) -> dict[str, float]:
+    return {name: float(bound) for name, bound in condition.items() if isinstance(bound, (int, float))}

@@ -1,0 +1,255 @@
+"""The exact store: every score computed, files on disk, memory-mapped. The oracle for every other store.
+
+`commits` describes the files, `segments` what is in one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import BaseFileLock
+from numpy.typing import NDArray
+
+from trichrome.embeddings import Embedding, Embeddings
+from trichrome.errors import TrichromeError
+from trichrome.index import commits
+from trichrome.index.checks import check_batch, check_query, query_tokens
+from trichrome.index.commits import State, assemble, segment_path
+from trichrome.index.filters import check_filter
+from trichrome.index.maxsim import maxsim
+from trichrome.index.segments import Segment, merge_segments, token_vectors, write_segment
+from trichrome.index.sparse_kernel import accumulate, pair_scores, top_k
+from trichrome.index.store import Candidates, Filter, Manifest, no_embeddings
+from trichrome.records import Payload
+
+#: So many neighbouring segments of one size class become one: a document is rewritten a few times at most.
+_FAN_IN = 8
+#: A merged segment stays below these, which bound the memory that merging takes.
+_MAX_ROWS = 1 << 17
+_MAX_BYTES = 1 << 30
+
+
+class ExactStore:
+    """A `Store` that answers exactly. Create and open one through `trichrome.index`."""
+
+    def __init__(self, path: Path, manifest: Manifest, lock: BaseFileLock) -> None:
+        """Open the data under `path`; `lock` is held, and released by close."""
+        self._path, self._manifest, self._lock = path, manifest, lock
+        self._current: State | None = commits.load(path)
+
+    @staticmethod
+    def create(path: Path, manifest: Manifest) -> None:
+        """Write the data of an empty store under `path`."""
+        commits.create(path)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._manifest
+
+    @property
+    def _state(self) -> State:
+        if self._current is None:
+            raise TrichromeError(f"{self._path}: this store was closed; open it again")
+        return self._current
+
+    # changes
+
+    def add(self, ids: Sequence[str], embeddings: Embeddings, payloads: Sequence[Payload]) -> None:
+        state = self._state
+        check_batch(self._manifest, ids, embeddings, payloads)
+        if not ids:
+            return
+        rows = np.arange(state.next_row, state.next_row + len(ids), dtype=np.int64)
+        texts = [json.dumps(p, ensure_ascii=False, separators=(",", ":")).encode() for p in payloads]
+        replaced = state.positions_of_ids(ids)
+        live = np.concatenate([state.live, np.ones(len(ids), np.bool_)])
+        live[replaced[replaced >= 0]] = False
+        path = segment_path(self._path, state.serial + 1)
+        with self._whole_or_not():
+            write_segment(
+                path, rows, [id.encode() for id in ids], texts, embeddings, self._manifest.multivector_dtype
+            )
+            segments = (*state.segments, Segment.open(path))
+            self._commit(assemble(segments, live, state.next_row + len(ids), state.serial + 1))
+        self._merge_small()
+
+    def delete(self, ids: Sequence[str]) -> int:
+        state = self._state
+        positions = np.unique(state.positions_of_ids(list(dict.fromkeys(ids))))
+        positions = positions[positions >= 0]
+        if len(positions):
+            live = state.live.copy()
+            live[positions] = False
+            with self._whole_or_not():
+                self._commit(assemble(state.segments, live, state.next_row, state.serial + 1))
+        return len(positions)
+
+    def optimize(self) -> None:
+        """Merge neighbouring segments up to 2^17 documents or 1 GiB, and drop what was deleted."""
+        state = self._state
+        groups: list[list[int]] = []
+        for i in range(len(state.segments)):
+            if groups and _fits(state.segments[groups[-1][0] : i + 1]):
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        for group in reversed(groups):  # from the end, so that the numbers before stay right
+            first, last = group[0], group[-1] + 1
+            if len(group) > 1 or not state.live[state.starts[first] : state.starts[last]].all():
+                self._merge(first, last)
+
+    def _merge_small(self) -> None:
+        """Merge the newest segments while enough of one size class lie side by side."""
+        while len(segments := self._state.segments) >= _FAN_IN:
+            tail = segments[-_FAN_IN:]
+            if len({_size_class(segment) for segment in tail}) > 1 or not _fits(tail):
+                return
+            try:
+                self._merge(len(segments) - _FAN_IN, len(segments))
+            except TrichromeError:  # no room: what was added is stored all the same; optimize() will say so
+                return
+
+    def _merge(self, first: int, last: int) -> None:
+        state = self._state
+        path = segment_path(self._path, state.serial + 1)
+        masks = [state.live[state.starts[i] : state.starts[i + 1]] for i in range(first, last)]
+        with self._whole_or_not():
+            kept = merge_segments(path, state.segments[first:last], masks, self._manifest.multivector_dtype)
+            merged = (Segment.open(path),) if kept else ()
+            before, after = state.live[: state.starts[first]], state.live[state.starts[last] :]
+            live = np.concatenate([before, np.ones(kept, np.bool_), after])
+            segments = (*state.segments[:first], *merged, *state.segments[last:])
+            self._commit(assemble(segments, live, state.next_row, state.serial + 1))
+        for segment in state.segments[first:last]:
+            commits.remove(segment.path)
+
+    def _commit(self, state: State) -> None:
+        old = self._state
+        if state.live.all() or not np.array_equal(state.rows[~state.live], old.rows[~old.live]):
+            state = replace(state, dead_file=commits.write_dead(self._path, state))
+        else:
+            state = replace(state, dead_file=old.dead_file)
+        commits.commit(self._path, state)
+        self._current = state
+        if old.dead_file and old.dead_file != state.dead_file:
+            commits.remove(self._path / old.dead_file)
+
+    @contextmanager
+    def _whole_or_not(self) -> Iterator[None]:
+        """After an error go back to what the disk says counts, and clear away what does not."""
+        try:
+            yield
+        except OSError as error:
+            self._current = commits.load(self._path)
+            raise TrichromeError(
+                f"{self._path}: could not write ({error.strerror or error}); nothing of this change is "
+                f"stored, the {self.count()} documents stored before are; make room and run it again"
+            ) from error
+        except BaseException:
+            self._current = commits.load(self._path)
+            raise
+
+    # reading
+
+    def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        state = self._state
+        positions = state.positions_of_ids(ids)
+        rows = np.full(len(ids), -1, dtype=np.int64)
+        rows[positions >= 0] = state.rows[positions[positions >= 0]]
+        return rows
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        return [segment.id(local) for segment, local in self._documents(rows)]
+
+    def payloads(self, rows: NDArray[np.int64], fields: Sequence[str] | None = None) -> list[Payload]:
+        return [_pick(segment.payload(local), fields) for segment, local in self._documents(rows)]
+
+    def _documents(self, rows: NDArray[np.int64]) -> Iterator[tuple[Segment, int]]:
+        state = self._state
+        return (state.locate(position) for position in state.positions_of_rows(rows).tolist())
+
+    def embeddings(self, rows: NDArray[np.int64]) -> Embeddings:
+        found = list(self._state.by_segment(rows))
+        if not found:
+            return no_embeddings(self._manifest)
+        parts = Embeddings.concatenate([segment.embeddings[locals] for segment, locals, _ in found])
+        return parts[np.argsort(np.concatenate([places for _, _, places in found]))]
+
+    def count(self, where: Filter | None = None) -> int:
+        return int(self._allowed(self._state, where).sum())
+
+    def scan(
+        self, where: Filter | None = None, fields: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, Payload]]:
+        state = self._state
+        for position in np.flatnonzero(self._allowed(state, where)).tolist():
+            segment, local = state.locate(position)
+            yield segment.id(local), _pick(segment.payload(local), fields)
+
+    def search(self, signal: str, query: Embedding, k: int, where: Filter | None = None) -> Candidates:
+        state = self._state
+        check_query(self._manifest, signal, query, search=True)
+        allowed = self._allowed(state, where)
+        scores = np.zeros(len(state.rows), dtype=np.float32)
+        for i, segment in enumerate(state.segments):
+            out = scores[state.starts[i] : state.starts[i + 1]]
+            if signal == "dense":
+                np.dot(segment.arrays["dense"], np.asarray(query.dense, np.float32), out=out)
+            else:
+                accumulate(*query_tokens(query), *segment.postings, out)
+        best = top_k(scores, allowed, k, floor=0.0 if signal == "sparse" else -np.inf)
+        return Candidates(state.rows[best], scores[best])
+
+    def scores(self, signal: str, query: Embedding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        check_query(self._manifest, signal, query)
+        scores = np.zeros(len(rows), dtype=np.float32)
+        for segment, locals, places in self._state.by_segment(rows):
+            if signal == "dense":
+                scores[places] = segment.arrays["dense"][locals] @ np.asarray(query.dense, np.float32)
+            elif signal == "sparse":
+                scores[places] = pair_scores(*query_tokens(query), *segment.sparse, locals)
+            elif query.multivector is not None:
+                scores[places] = maxsim(query.multivector, token_vectors(segment, locals))
+        return scores
+
+    def _allowed(self, state: State, where: Filter | None) -> NDArray[np.bool_]:
+        """[n] live documents that a filter lets through."""
+        if not where:
+            return state.live
+        check_filter(where)
+        masks = [segment.mask(where) for segment in state.segments]
+        allowed: NDArray[np.bool_] = state.live & np.concatenate([*masks, np.empty(0, np.bool_)])
+        return allowed
+
+    def close(self) -> None:
+        self._current = None
+        self._lock.release()
+
+    def __enter__(self) -> ExactStore:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+
+def _size_class(segment: Segment) -> int:
+    """0 for one document, then one more for each factor of _FAN_IN."""
+    return (len(segment).bit_length() - 1) // (_FAN_IN.bit_length() - 1)
+
+
+def _fits(segments: Sequence[Segment]) -> bool:
+    """Whether segments may become one."""
+    return (
+        sum(len(segment) for segment in segments) <= _MAX_ROWS
+        and sum(segment.nbytes for segment in segments) <= _MAX_BYTES
+    )
+
+
+def _pick(payload: Payload, fields: Sequence[str] | None) -> Payload:
+    return payload if fields is None else {name: payload[name] for name in fields if name in payload}
