@@ -1,0 +1,164 @@
+"""The README's tables, made from benchmarks/results/*.json.
+
+    python -m benchmarks.tables [--check]
+
+What stands between `<!-- results:NAME -->` and `<!-- /results -->` is replaced by the table of NAME. With
+--check nothing is written; the exit code is 1 where the README doesn't say what the results say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from benchmarks.common import RESULTS
+from trichrome.errors import TrichromeError
+from trichrome.evaluation import Suite, markdown
+from trichrome.storage import atomic_write
+
+README = Path(__file__).parents[1] / "README.md"
+
+Results: TypeAlias = "Mapping[str, Any]"
+
+_BLOCK = re.compile(
+    r"(?P<open><!-- results:(?P<name>[\w-]+) -->\n).*?(?P<close><!-- /results -->)", re.DOTALL
+)
+
+
+def main(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 1 if out of date.")
+    ] = False,
+) -> None:
+    """Bring the README's tables up to date."""
+    old = README.read_text("utf-8")
+    try:
+        new = fill(old, RESULTS)
+    except TrichromeError as error:
+        raise SystemExit(f"error: {error}") from None
+    if new == old:
+        print(f"{README.name} is up to date")
+    elif check:
+        raise SystemExit(f"error: {README.name} is out of date: run python -m benchmarks.tables")
+    else:
+        with atomic_write(README) as file:
+            file.write(new.encode())
+        print(f"wrote {README}")
+
+
+def fill(text: str, results: Path) -> str:
+    """The text with every marked block made anew. TrichromeError: a name without a table, bad results."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match['open']}{table(match['name'], results)}{match['close']}"
+
+    return _BLOCK.sub(block, text)
+
+
+def table(name: str, results: Path) -> str:
+    """The Markdown of one benchmark's results; a line that says so where it was not run yet."""
+    if name not in TABLES:
+        raise TrichromeError(f"README: no table is called {name!r}; there are {', '.join(TABLES)}")
+    path = results / f"{name}.json"
+    if not path.is_file():
+        return f"Not measured yet: `python -m benchmarks.{name}`.\n"
+    try:
+        return TABLES[name](json.loads(path.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrichromeError(
+            f"{path}: not the results of this version ({error!r}); run python -m benchmarks.{name}"
+        ) from None
+
+
+def quality(values: Results) -> str:
+    """Two tables, a row a task; then how many documents were longer than the model reads."""
+    suite = Suite.from_json(values)
+    cut = [f"{r.task} {r.cut_documents:,} of {r.documents:,}" for r in suite.reports if r.cut_documents]
+    lines = [
+        markdown(suite.reports, "nDCG@10"),
+        markdown(suite.reports, "Recall@100"),
+        f"`{suite.reports[0].model}` in {values['dtype']}; {_machine(values)}",
+    ]
+    if cut:
+        lines.append(
+            f"Documents of which only the beginning was read (BM25 read them whole): {', '.join(cut)}."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def encode(values: Results) -> str:
+    """A row a contender: medians over the rounds; then the ratios, which were taken within rounds."""
+    rounds = values["rounds"]
+    contenders = [key for key, made in rounds[0].items() if key != "matrix_rate" and made]
+    lines = ["| | batch | texts/s | peak memory |", "|---|--:|--:|--:|"]
+    for key in contenders:
+        name, _, batch = key.partition("@")
+        seconds = median(row[key]["seconds"] for row in rounds)
+        peak = median(row[key]["peak_mib"] for row in rounds)
+        lines.append(f"| {name} | {batch} | {values['texts'] / seconds:.1f} | {peak:,.0f} MiB |")
+    lines += ["", "| median over the rounds | |", "|---|--:|"]
+    lines += [f"| {_meaning(name)} | {ratio:.2f} |" for name, ratio in values["ratios"].items()]
+    texts = "real texts" if values["real_texts"] else "made-up texts"
+    lines += [
+        "",
+        f"{values['texts']:,} {texts}, {values['tokens']:,} tokens, {len(rounds)} rounds; {_machine(values)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def search(values: Results) -> str:
+    """A row a store and mode."""
+    lines = [
+        "| store | mode | p50 | p95 | p50 with encoding | recall@10 |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for store, figures in values["stores"].items():
+        for mode, row in figures["modes"].items():
+            lines.append(
+                f"| {store} | {mode} | {row['p50_ms']:.2f} ms | {row['p95_ms']:.2f} ms | "
+                f"{row['p50_ms_with_encoding']:.1f} ms | {row['recall10']:.3f} |"
+            )
+    passages = f"{values['passages']:,} passages, {values['queries']:,} queries one at a time"
+    lines += ["", f"{passages}; recall against the exact store; {_machine(values)}"]
+    return "\n".join(lines) + "\n"
+
+
+def crash(values: Results) -> str:
+    """One row."""
+    return (
+        "| kills (−9) | acknowledged documents lost | answers that differ |\n|--:|--:|--:|\n"
+        f"| {values['kills']:,} | {values['lost']:,} | {values['different']:,} |\n\n{_machine(values)}\n"
+    )
+
+
+TABLES: Mapping[str, Callable[[Results], str]] = {
+    "quality": quality,
+    "encode": encode,
+    "search": search,
+    "crash": crash,
+}
+
+
+def _meaning(figure: str) -> str:
+    """ratio_peak_memory_best → memory, trichrome ÷ FlagEmbedding best."""
+    if figure.startswith("fraction_of_matmul"):
+        return f"share of the matrix product's rate{figure.removeprefix('fraction_of_matmul').replace('_', ', ')}"
+    rest = figure.removeprefix("ratio_")
+    if rest.startswith("peak_memory_"):
+        return f"peak memory, trichrome ÷ flagembedding {rest.removeprefix('peak_memory_')}"
+    return f"speed, trichrome ÷ {rest.replace('_', ' ')}"
+
+
+def _machine(values: Results) -> str:
+    machine = values["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}."
+
+
+if __name__ == "__main__":
+    typer.run(main)
