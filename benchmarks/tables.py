@@ -148,7 +148,8 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
 def _meaning(figure: str) -> str:
     """ratio_peak_memory_best → memory, trichrome ÷ FlagEmbedding best."""
     if figure.startswith("fraction_of_matmul"):
-        return f"share of the matrix product's rate{figure.removeprefix('fraction_of_matmul').replace('_', ', ')}"
+        dtype = figure.removeprefix("fraction_of_matmul").replace("_", ", ")
+        return f"share of the matrix product's rate{dtype}"
     rest = figure.removeprefix("ratio_")
     if rest.startswith("peak_memory_"):
         return f"peak memory, trichrome ÷ flagembedding {rest.removeprefix('peak_memory_')}"
