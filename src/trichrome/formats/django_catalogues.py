@@ -28,8 +28,8 @@ _MAGIC = 0x950412DE
 
 @dataclass(frozen=True)
 class Catalogues:
-    """documents: one a language and message, with the id LANG:HASH, the hash of its English message as
-    metadata `message` and its catalogue ("conf", "contrib.admin" …) as metadata `catalogue`.
+    """documents: one a language and message, with the id LANG:HASH and the metadata `english` (the message
+    that it translates), `message` (that one's hash) and `catalogue` ("conf", "contrib.admin" …).
     queries: the English messages that have a translation; their id is the hash.
     qrels: query id → its translations, and documents of the very same text, each of grade 1.
     report: what was read, and what was left out and why.
@@ -80,7 +80,7 @@ def read_catalogues(
                         f"{language}:{key}",
                         translation,
                         lang=language,
-                        metadata={"message": key, "catalogue": catalogue},
+                        metadata={"english": message, "message": key, "catalogue": catalogue},
                     )
                     report.read += 1
     queries = [Query(key, english[key], "en") for key in sorted(english)]
