@@ -249,12 +249,12 @@ def main(
     model: Annotated[str, typer.Option(help="Encoder whose base is frozen.")] = "small",
     files: Annotated[str, typer.Option(help="Which files, by NAME.")] = FILES,
     keep_out: Annotated[str, typer.Option(help="Languages not to train on.")] = "eu,et,el",
-    per_group: Annotated[int, typer.Option(help="Most pairs of one file and language.")] = 150,
+    per_group: Annotated[int, typer.Option(help="Most pairs of one file and language.")] = 250,
     query_tokens: Annotated[int, typer.Option(help="Tokens of a query that are read.")] = 40,
     passage_tokens: Annotated[int, typer.Option(help="Tokens of a passage that are read.")] = 112,
     epochs: int = 4,
     batch: int = 32,
-    rate: float = 1e-3,
+    rate: float = 2e-3,
     seed: int = 0,
 ) -> None:
     """Fit the sparse and multi-vector heads of an encoder on its frozen hidden states."""
