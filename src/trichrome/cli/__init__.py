@@ -1,0 +1,1 @@
+"""The commands: thin. Each parses, calls the library, and prints; one file a command."""

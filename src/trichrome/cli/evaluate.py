@@ -1,0 +1,146 @@
+"""`trichrome eval`: the five modes and BM25 on BEIR-layout tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from trichrome.cli.console import Stopped, note, out, print_json, stages
+from trichrome.cli.settings import JsonOption, ModelOption, PrecisionOption, open_model, precision
+from trichrome.errors import TrichromeError
+
+if TYPE_CHECKING:
+    from trichrome.evaluation import Report, Suite
+    from trichrome.search import Mode
+
+
+def evaluate(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders: corpus, queries, qrels.")],
+    modes: Annotated[str | None, typer.Option(help="Some of the five: dense,all")] = None,
+    qrels: Annotated[str | None, typer.Option(help="Which judgements: a file of the folder, or dev.")] = None,
+    within_language: Annotated[
+        bool, typer.Option("--within-language", help="Search the documents of the query's language only.")
+    ] = False,
+    preset: Annotated[
+        Literal["m3", "long"], typer.Option(help="The paper's weights, for passages or long documents.")
+    ] = "m3",
+    max_queries: Annotated[int | None, typer.Option(min=1, help="A seeded sample.")] = None,
+    by_language: Annotated[
+        bool, typer.Option("--by-language", help="A row a language of the queries.")
+    ] = False,
+    compare: Annotated[
+        str | None, typer.Option(help="Two systems, by the paired bootstrap: all,dense")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder for TREC runs, results.json, .md and .png.")
+    ] = None,
+    model: ModelOption = "small",
+    dtype: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure nDCG@10, Recall@100 and MRR@10; encodings are kept in $TRICHROME_CACHE (~/.cache/trichrome)."""
+    from trichrome.evaluation import Options, evaluate_many, load_task
+
+    chosen = _modes(modes, preset)
+    pair = _pair(compare)
+    tasks = [load_task(path, qrels=qrels, within_language=within_language) for path in paths]
+    encoder = open_model(model, dtype)
+    settings = {"dtype": precision(dtype)}
+    options = Options(preset=preset, modes=chosen, max_queries=max_queries, settings=settings)
+    try:
+        with stages() as tell:
+            suite = evaluate_many(
+                encoder,
+                tasks,
+                options,
+                progress=lambda task, stage, done, total: tell(f"{task}: {stage}", done, total),
+            )
+    except KeyboardInterrupt:
+        raise Stopped("stopped; what is encoded is kept, the same command goes on from there") from None
+    comparisons = [report.compare(*pair) for report in suite.reports] if pair else []
+    if to is not None:
+        _write(suite, to, by_language)
+    if as_json:
+        print_json(suite.to_json())
+        return
+    for report in suite.reports:
+        _show(report, by_language)
+    if len(suite.reports) > 1:
+        out.print(_table(f"mean of {len(suite.reports)} tasks", suite.means))
+    for report, c in zip(suite.reports, comparisons, strict=False):
+        out.print(
+            f"{report.task}: {c.a} − {c.b} = {100 * c.difference:+.2f} points of {c.metric}, "
+            f"{100 * c.low:+.2f} … {100 * c.high:+.2f} at {c.confidence:.0%}, p = {c.p:.4f} "
+            f"(paired bootstrap, {c.queries:,} queries)",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _modes(names: str | None, preset: Literal["m3", "long"]) -> tuple[Mode, ...] | None:
+    from trichrome.search import mode_named
+
+    return tuple(mode_named(name, preset=preset) for name in names.split(",")) if names else None
+
+
+def _pair(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    a, comma, b = text.partition(",")
+    if not comma or not a or not b or "," in b or a == b:
+        raise TrichromeError(f"--compare {text!r}: name two systems, such as all,dense")
+    return a, b
+
+
+def _write(suite: Suite, folder: Path, by_language: bool) -> None:
+    from trichrome.evaluation import METRICS, comparison_table, language_table, markdown, plot_bars
+    from trichrome.storage import atomic_write
+
+    parts = [markdown(suite.reports, metric) for metric in METRICS]
+    for report in suite.reports:
+        parts += [language_table(report)] if by_language else []
+        parts += [f"{report.task}\n\n{comparison_table(report)}"]
+    paths = suite.write_runs(folder)
+    suite.save(folder / "results.json", per_query=True)
+    with atomic_write(folder / "results.md") as file:
+        file.write("\n".join(parts).encode())
+    plot_bars(suite.reports, folder / "results.png")
+    note(f"wrote {len(paths)} run files, results.json, results.md and results.png to {folder}")
+
+
+def _show(report: Report, by_language: bool) -> None:
+    title = f"{report.task}: {report.queries:,} queries, {report.documents:,} documents, {report.model}"
+    out.print(_table(title, report.means))
+    for what, count in (("documents", report.cut_documents), ("queries", report.cut_queries)):
+        if count:
+            out.print(f"{count:,} {what} were cut to the length that the model reads", style="dim")
+    if report.unjudged:
+        out.print(f"{report.unjudged:,} queries without a relevant document were left out", style="dim")
+    if by_language:
+        metric = next(iter(next(iter(report.means.values()))))
+        table = Table(title=f"{metric} by language, in %", title_justify="left")
+        table.add_column("language")
+        for name in ("queries", *report.systems):
+            table.add_column(name, justify="right")
+        for lang, systems in report.languages.items():
+            cells = [f"{100 * systems[system][metric]:.1f}" for system in report.systems]
+            table.add_row(lang, f"{report.language_queries[lang]:,}", *cells)
+        out.print(table)
+
+
+def _table(title: str, means: Any) -> Table:
+    """A row a system, a column a metric, in percent; the best in bold."""
+    table = Table(title=f"{title}, in %", title_justify="left")
+    table.add_column("mode")
+    metrics = list(next(iter(means.values())))
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    best = {metric: max(row[metric] for row in means.values()) for metric in metrics}
+    for system, row in means.items():
+        cells = [Text(f"{100 * row[m]:.1f}", "bold" if row[m] == best[m] else "") for m in metrics]
+        table.add_row(system, *cells)
+    return table

@@ -1,0 +1,232 @@
+"""`trichrome index`: documents of any format into a store that can be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from trichrome.cli.console import Bar, Stopped, bar, counting_cuts, out, print_json
+from trichrome.cli.settings import JsonOption, ModelOption, PrecisionOption, open_model, precision, store_path
+from trichrome.errors import TrichromeError
+
+if TYPE_CHECKING:
+    from trichrome.embeddings import Embeddings
+    from trichrome.encoder import Encoder, Progress
+    from trichrome.formats import Documents
+    from trichrome.index import IndexReport, Store
+    from trichrome.records import JSON, Document
+
+PASSAGE_TOKENS, OVERLAP = 256, 32
+
+#: Passages read before the first is encoded: their number is the bar's total, and an error among them
+#: leaves no empty index behind.
+READ_FIRST = 20_000
+
+
+def index(
+    path: Annotated[Path, typer.Argument(help="A folder or file of documents, JSONL, BEIR, TREC or SQuAD.")],
+    to: Annotated[str, typer.Option("--to", help="Name of the index, or a path with a slash.")],
+    kind: Annotated[
+        Literal["embedded", "exact"] | None, typer.Option(help="Of store; embedded for a new index.")
+    ] = None,
+    model: ModelOption = "small",
+    dtype: PrecisionOption = "auto",
+    passage_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help=f"Cut into passages of at most so many tokens: {PASSAGE_TOKENS} for plain files; "
+            "other documents only where the model reads less than the whole.",
+        ),
+    ] = None,
+    overlap: Annotated[int | None, typer.Option(min=0, help="Tokens that passages share.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="beir, jsonl, squad, trec, miracl or files; told from the content.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out what can't be read; list it.")
+    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete what PATH no longer holds.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Index documents; run it again to add what is new or changed, or to go on after a stop."""
+    from trichrome.formats import read_documents
+    from trichrome.index import index_documents
+
+    folder = store_path(to)
+    documents = read_documents(path, format=format, skip_bad=skip_bad)
+    encoder = open_model(model, dtype)
+    size, shared = passage_size(encoder, documents.format, passage_tokens, overlap)
+    passages = Passages(documents, encoder, size, shared)
+    head = list(islice(passages, READ_FIRST))
+    if not head:
+        raise TrichromeError(f"{path}: no document to index ({documents.report.summary()})")
+    total = len(head) if len(head) < READ_FIRST else None
+    settings: dict[str, JSON] = {
+        "model": model,
+        "dtype": precision(dtype),
+        "passage_tokens": size,
+        "overlap": shared,
+    }
+    store = open_or_create(folder, kind, encoder, settings)
+    with store, counting_cuts() as cut:
+        try:
+            with bar("index", total) as shown:
+                watched = Watched(encoder, shown)
+                report = index_documents(
+                    store, watched, chain(head, passages), prune=prune, progress=watched.batch_done
+                )
+            stale = passages.delete_stale(store)
+        except KeyboardInterrupt:
+            raise Stopped(
+                f"stopped; {store.count():,} passages are stored, the same command goes on from there"
+            ) from None
+        summary = summarise(to, folder, passages, report, store.count(), stale, cut())
+    if as_json:
+        print_json(summary)
+    else:
+        show(summary, passages)
+
+
+def passage_size(encoder: Encoder, format: str, tokens: int | None, overlap: int | None) -> tuple[int, int]:
+    """Tokens of a passage, and how many the next one repeats."""
+    prompt = len(encoder.token_ids([encoder.config.prompts["passage"]])[0])
+    longest = encoder.config.max_tokens - prompt - 4  # the special tokens, and what a cut may add
+    if tokens is None:
+        tokens = min(PASSAGE_TOKENS, longest) if format == "files" else longest
+    if tokens > longest:
+        raise TrichromeError(
+            f"--passage-tokens {tokens} is more than {encoder.name} reads: at most {longest}"
+        )
+    return tokens, min(OVERLAP, tokens // 2) if overlap is None else overlap
+
+
+class Passages:
+    """The passages of a stream of documents, and what they were cut from."""
+
+    def __init__(self, documents: Documents, encoder: Encoder, tokens: int, overlap: int) -> None:
+        self.documents = documents
+        self.cut = 0  # documents that became several passages
+        self.seen: set[int] = set()  # hashes of the passages' ids
+        self.parents: set[int] = set()  # and of their documents' ids
+        self._iterator = self._make(encoder, tokens, overlap)
+
+    def __iter__(self) -> Iterator[Document]:
+        """Those that were not read yet: a stream can be read once."""
+        return self._iterator
+
+    def _make(self, encoder: Encoder, tokens: int, overlap: int) -> Iterator[Document]:
+        from trichrome.formats.passages import cut_document
+
+        for document in self.documents:
+            passages = cut_document(document, encoder.tokenizer.offsets, max_tokens=tokens, overlap=overlap)
+            self.cut += len(passages) > 1
+            self.parents.add(hash(document.id))
+            self.seen.update(hash(passage.id) for passage in passages)
+            yield from passages
+
+    def delete_stale(self, store: Store) -> int:
+        """Remove what is left of documents that are cut otherwise now (shorter, say); how many passages."""
+        stale = [
+            id
+            for id, payload in store.scan(fields=["document"])
+            if hash(id) not in self.seen and hash(payload.get("document")) in self.parents
+        ]
+        return store.delete(stale) if stale else 0
+
+
+class Watched:
+    """An encoder that moves a bar with every forward pass."""
+
+    def __init__(self, encoder: Encoder, shown: Bar) -> None:
+        self._encoder = encoder
+        self._shown = shown
+        self._before = self._free = 0
+
+    def encode(self, texts: Sequence[str], kind: str) -> Embeddings:
+        def at(progress: Progress) -> None:
+            self._shown.at(self._before + progress.texts, self._free)
+
+        return self._encoder.encode(texts, kind, progress=at)
+
+    def batch_done(self, report: IndexReport) -> None:
+        """A batch is stored; more unchanged documents may have been met."""
+        self._free = report.skipped + report.failed
+        self._before = self._free + report.encoded
+        self._shown.at(self._before, self._free)
+
+
+def open_or_create(folder: Path, kind: str | None, encoder: Encoder, settings: Mapping[str, JSON]) -> Store:
+    """The store of this folder, which must be the encoder's; a new one where there is none."""
+    from trichrome.index import check_model, create_store, open_store, read_manifest
+
+    if not (folder / "manifest.json").is_file():
+        return create_store(
+            folder,
+            kind=kind or "embedded",
+            model=encoder.name,
+            fingerprint=encoder.fingerprint,
+            dense_dim=encoder.dense_dim,
+            sparse="sparse" in encoder.signals,
+            multivector_dim=encoder.config.multivector_dim,
+            settings=settings,
+        )
+    manifest = read_manifest(folder)
+    check_model(manifest, encoder.fingerprint, encoder.name)
+    if kind not in (None, manifest.kind):
+        raise TrichromeError(f"{folder}: this index is of the kind {manifest.kind}; leave --kind out")
+    return open_store(folder)
+
+
+def summarise(
+    to: str, folder: Path, passages: Passages, report: IndexReport, stored: int, stale: int, truncated: int
+) -> dict[str, Any]:
+    """What was done, as JSON values."""
+    read = passages.documents.report
+    return {
+        "index": to,
+        "path": str(folder),
+        "format": passages.documents.format,
+        "documents_read": read.read,
+        "documents_skipped": {reason: len(places) for reason, places in read.skipped.items()},
+        "documents_cut": passages.cut,
+        "added": report.added,
+        "updated": report.updated,
+        "unchanged": report.skipped,
+        "deleted": report.deleted + stale,
+        "failed": report.failed,
+        "failures": [{"id": id, "reason": reason} for id, reason in report.failures],
+        "truncated": truncated,
+        "stored": stored,
+        "seconds": round(report.seconds, 2),
+        "texts_per_second": round(report.texts_per_second, 1),
+    }
+
+
+def show(summary: Mapping[str, Any], passages: Passages) -> None:
+    """The summary for a person."""
+    out.print(
+        f"read       {summary['documents_read']:,} documents ({summary['format']}), "
+        f"{summary['documents_cut']:,} of them cut into passages"
+    )
+    for reason, places in passages.documents.report.skipped.items():
+        more = f" and {len(places) - 1:,} more" if len(places) > 1 else ""
+        out.print(f"left out   {len(places):,}: {reason} ({places[0]}{more})", markup=False, soft_wrap=True)
+    for failure in summary["failures"][:5]:
+        out.print(f"refused    {failure['id']}: {failure['reason']}", markup=False, soft_wrap=True)
+    if (more_failed := summary["failed"] - 5) > 0:
+        out.print(f"refused    {more_failed:,} more (--json lists them)")
+    changes = ", ".join(f"{summary[name]:,} {name}" for name in ("added", "updated", "unchanged", "deleted"))
+    out.print(f"passages   {changes}")
+    if summary["truncated"]:
+        out.print(f"truncated  {summary['truncated']:,} passages were longer than the model reads")
+    if summary["added"] + summary["updated"]:
+        out.print(
+            f"encoded    {summary['texts_per_second']:,.1f} texts/s, {summary['seconds']:,.1f} s in all"
+        )
+    out.print(f"stored     {summary['stored']:,} passages in {summary['path']}", markup=False, soft_wrap=True)
+    out.print(f'search     trichrome search {summary["index"]} "…"', markup=False, soft_wrap=True)

@@ -1,0 +1,98 @@
+"""`trichrome search`: one question to an index."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import typer
+
+from trichrome.cli.console import print_json
+from trichrome.cli.hits import print_hits
+from trichrome.cli.settings import JsonOption, existing_store, open_model
+from trichrome.errors import TrichromeError
+
+if TYPE_CHECKING:
+    from trichrome.records import JSON
+    from trichrome.search import Hit, Searcher
+
+#: search.MODE_NAMES, written out: importing them would make `--help` wait.
+ModeName: TypeAlias = Literal["dense", "sparse", "multivector", "dense+sparse", "all"]
+
+
+def search(
+    name: Annotated[str, typer.Argument(help="The index, or a path with a slash.")],
+    query: Annotated[str, typer.Argument(help="What to search for, in any language.")],
+    mode: Annotated[ModeName, typer.Option(help="Which scores rank.")] = "all",
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 5,
+    where: Annotated[
+        list[str] | None, typer.Option("--filter", help="key=value; several must all hold. lang=ja")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Of dense, sparse and multivector: 1,0.3,1 by default.")
+    ] = None,
+    fusion: Annotated[
+        Literal["weighted", "rrf"], typer.Option(help="Sum of scores, or of ranks.")
+    ] = "weighted",
+    explain: Annotated[bool, typer.Option("--explain", help="Show which tokens made the scores.")] = False,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="If the index's was moved.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search an index by meaning, by words, by tokens, or by all three.
+
+    Coloured in the text: yellow, tokens shared with the query (sparse); green, the nearest neighbours of
+    the query's tokens (multi-vector).
+    """
+    path = existing_store(name)
+    filters = conditions(where or [])
+    wanted = three_weights(weights)
+    from trichrome.index import open_store, read_manifest
+    from trichrome.search import Searcher
+
+    settings = read_manifest(path).settings
+    encoder = open_model(model or str(settings.get("model", "small")), str(settings.get("dtype", "auto")))
+    with open_store(path) as store:
+        searcher: Searcher = Searcher(encoder, store)
+        hits = searcher.search(query, mode, k, filters, wanted, fusion=fusion)
+        if as_json:
+            print_json([hit_json(searcher, query, hit, explain) for hit in hits])
+        else:
+            print_hits(searcher, query, hits, explain)
+
+
+def conditions(pairs: list[str]) -> dict[str, JSON] | None:
+    """key=value pairs as a filter. A value that is a JSON number, boolean, list or object counts as that
+    (year=2024, lang=["ja","ko"], year={"gte":2020}), anything else as a string."""
+    found: dict[str, JSON] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise TrichromeError(f"--filter {pair!r}: write key=value, such as lang=ja")
+        if key in found:
+            raise TrichromeError(f'--filter {key!r} is given twice; for any of several write {key}=["a","b"]')
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found or None
+
+
+def three_weights(text: str | None) -> list[float] | None:
+    """ "1,0.3,1" as numbers."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise TrichromeError(f"--weights {text!r}: write three numbers, such as 1,0.3,1") from None
+
+
+def hit_json(searcher: Searcher, query: str, hit: Hit, explain: bool) -> dict[str, Any]:
+    """A hit as JSON values."""
+    payload = {key: value for key, value in hit.payload.items() if key != "_hash"}
+    scores = {"score": hit.score, "dense": hit.dense, "sparse": hit.sparse, "multivector": hit.multivector}
+    found: dict[str, Any] = {"id": hit.id, **scores, "payload": payload}
+    if explain:
+        found["explanation"] = asdict(searcher.explain(query, hit))
+    return found

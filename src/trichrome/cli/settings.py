@@ -1,0 +1,89 @@
+"""Where indexes lie, and how a model is opened: what several commands' options mean."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+
+from trichrome.errors import TrichromeError
+
+if TYPE_CHECKING:
+    from trichrome.encoder import Encoder
+
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+
+#: Options that several commands share.
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="small (built in), a model folder, or a hub id.")
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option("--dtype", help="Of the network; auto is bfloat16 where the processor computes in it."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+
+
+def home() -> Path:
+    """The folder of all indexes: $TRICHROME_HOME, or ~/.local/share/trichrome."""
+    given = os.environ.get("TRICHROME_HOME")
+    return Path(given).expanduser() if given else Path.home() / ".local" / "share" / "trichrome"
+
+
+def store_path(name: str) -> Path:
+    """The folder of an index: NAME in `home`, or a path where NAME has a slash."""
+    if "/" in name or os.sep in name:
+        return Path(name).expanduser()
+    if not name.strip() or name.startswith("."):
+        raise TrichromeError(f"{name!r} cannot name an index; use a word, or a path such as ./notes")
+    return home() / name
+
+
+def index_names() -> list[str]:
+    """The indexes in `home`, sorted."""
+    if not home().is_dir():
+        return []
+    return sorted(p.name for p in home().iterdir() if (p / "manifest.json").is_file() and p.name[0] != ".")
+
+
+def existing_store(name: str) -> Path:
+    """The folder of an index that is there. TrichromeError names those that are."""
+    path = store_path(name)
+    if (path / "manifest.json").is_file():
+        return path
+    there = ", ".join(index_names())
+    raise TrichromeError(
+        f"there is no index {name!r} ({path}); "
+        + (f"there are: {there}" if there else "make one with `trichrome index PATH --to NAME`")
+    )
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether bfloat16 is faster than float32 here: on a GPU, or a CPU that says so of itself."""
+    import torch
+
+    if torch.cuda.is_available():
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("amx_bf16", "avx512_bf16", " bf16"))
+
+
+def precision(wanted: str) -> str:
+    """float32 or bfloat16 for an option's value."""
+    if wanted == "auto":
+        return "bfloat16" if computes_in_bfloat16() else "float32"
+    return wanted
+
+
+@cache
+def open_model(model: str, dtype: str) -> Encoder:
+    """The encoder that --model and --dtype name; opened once in a process."""
+    import trichrome
+
+    return trichrome.load(model, dtype=precision(dtype))
