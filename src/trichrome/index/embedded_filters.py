@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import qdrant_edge as engine
 
 from trichrome.index.filters import check_filter
@@ -15,7 +16,7 @@ from trichrome.records import JSON
 ID_FIELD, PAYLOAD_FIELD = "id", "p"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-_EXACT_INTEGERS = 2**53  # beyond it not every integer is a float
+_EXACT_INTEGERS = 2**53  # from here on several integers are the same float
 
 
 def field_path(key: str, whole: bool = False) -> str:
@@ -44,8 +45,10 @@ def _condition(path: str, condition: JSON) -> Any:  # any of the engine's condit
         return engine.FieldCondition(path, range=engine.RangeFloat(**_bounds(condition)))
     if condition is None:
         return engine.IsEmptyCondition(path)
-    if isinstance(condition, (str, bool)) or (
-        isinstance(condition, int) and abs(condition) > _EXACT_INTEGERS
+    if isinstance(condition, bool):  # the binding takes Python's own booleans for the integers 0 and 1
+        return engine.FieldCondition(path, match=engine.MatchValue(np.bool_(condition)))
+    if isinstance(condition, str) or (
+        isinstance(condition, int) and abs(condition) >= _EXACT_INTEGERS
     ):
         return engine.FieldCondition(path, match=engine.MatchValue(condition))
     return engine.FieldCondition(path, range=engine.RangeFloat(gte=condition, lte=condition))

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,7 @@ class ExactStore:
         """Open the data under `path`; `lock` is held, and released by close."""
         self._path, self._manifest, self._lock = path, manifest, lock
         self._current: State | None = commits.load(path)
+        self._changing = RLock()  # changes come one after another; a search goes on with the state it took
 
     @staticmethod
     def create(path: Path, manifest: Manifest) -> None:
@@ -61,48 +64,50 @@ class ExactStore:
     # changes
 
     def add(self, ids: Sequence[str], embeddings: Embeddings, payloads: Sequence[Payload]) -> None:
-        state = self._state
         check_batch(self._manifest, ids, embeddings, payloads)
-        if not ids:
-            return
-        rows = np.arange(state.next_row, state.next_row + len(ids), dtype=np.int64)
         texts = [json.dumps(p, ensure_ascii=False, separators=(",", ":")).encode() for p in payloads]
-        replaced = state.positions_of_ids(ids)
-        live = np.concatenate([state.live, np.ones(len(ids), np.bool_)])
-        live[replaced[replaced >= 0]] = False
-        path = segment_path(self._path, state.serial + 1)
-        with self._whole_or_not():
-            write_segment(
-                path, rows, [id.encode() for id in ids], texts, embeddings, self._manifest.multivector_dtype
-            )
-            segments = (*state.segments, Segment.open(path))
-            self._commit(assemble(segments, live, state.next_row + len(ids), state.serial + 1))
-        self._merge_small()
+        with self._changing:
+            state = self._state
+            if not ids:
+                return
+            rows = np.arange(state.next_row, state.next_row + len(ids), dtype=np.int64)
+            replaced = state.positions_of_ids(ids)
+            live = np.concatenate([state.live, np.ones(len(ids), np.bool_)])
+            live[replaced[replaced >= 0]] = False
+            path = segment_path(self._path, state.serial + 1)
+            with self._whole_or_not():
+                dtype = self._manifest.multivector_dtype
+                write_segment(path, rows, [id.encode() for id in ids], texts, embeddings, dtype)
+                segments = (*state.segments, Segment.open(path))
+                self._commit(assemble(segments, live, state.next_row + len(ids), state.serial + 1))
+            self._merge_small()
 
     def delete(self, ids: Sequence[str]) -> int:
-        state = self._state
-        positions = np.unique(state.positions_of_ids(list(dict.fromkeys(ids))))
-        positions = positions[positions >= 0]
-        if len(positions):
-            live = state.live.copy()
-            live[positions] = False
-            with self._whole_or_not():
-                self._commit(assemble(state.segments, live, state.next_row, state.serial + 1))
-        return len(positions)
+        with self._changing:
+            state = self._state
+            positions = np.unique(state.positions_of_ids(list(dict.fromkeys(ids))))
+            positions = positions[positions >= 0]
+            if len(positions):
+                live = state.live.copy()
+                live[positions] = False
+                with self._whole_or_not():
+                    self._commit(assemble(state.segments, live, state.next_row, state.serial + 1))
+            return len(positions)
 
     def optimize(self) -> None:
         """Merge neighbouring segments up to 2^17 documents or 1 GiB, and drop what was deleted."""
-        state = self._state
-        groups: list[list[int]] = []
-        for i in range(len(state.segments)):
-            if groups and _fits(state.segments[groups[-1][0] : i + 1]):
-                groups[-1].append(i)
-            else:
-                groups.append([i])
-        for group in reversed(groups):  # from the end, so that the numbers before stay right
-            first, last = group[0], group[-1] + 1
-            if len(group) > 1 or not state.live[state.starts[first] : state.starts[last]].all():
-                self._merge(first, last)
+        with self._changing:
+            state = self._state
+            groups: list[list[int]] = []
+            for i in range(len(state.segments)):
+                if groups and _fits(state.segments[groups[-1][0] : i + 1]):
+                    groups[-1].append(i)
+                else:
+                    groups.append([i])
+            for group in reversed(groups):  # from the end, so that the numbers before stay right
+                first, last = group[0], group[-1] + 1
+                if len(group) > 1 or not state.live[state.starts[first] : state.starts[last]].all():
+                    self._merge(first, last)
 
     def _merge_small(self) -> None:
         """Merge the newest segments while enough of one size class lie side by side."""
@@ -147,9 +152,11 @@ class ExactStore:
             yield
         except OSError as error:
             self._current = commits.load(self._path)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             raise TrichromeError(
                 f"{self._path}: could not write ({error.strerror or error}); nothing of this change is "
-                f"stored, the {self.count()} documents stored before are; make room and run it again"
+                f"stored, the {self.count()} documents stored before are; "
+                f"{'make room' if full else 'mend that'} and run it again"
             ) from error
         except BaseException:
             self._current = commits.load(self._path)
@@ -228,8 +235,9 @@ class ExactStore:
         return allowed
 
     def close(self) -> None:
-        self._current = None
-        self._lock.release()
+        with self._changing:
+            self._current = None
+            self._lock.release()
 
     def __enter__(self) -> ExactStore:
         return self

@@ -1,0 +1,78 @@
+"""Random small documents for the store tests, and stores to put them in."""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.search.brute import as_batch
+from trichrome.embeddings import Embedding, Embeddings, MultiVector, Sparse
+from trichrome.index import Store, create_store
+from trichrome.scoring import score
+
+DIM, TOKEN_DIM, VOCABULARY = 16, 8, 60
+#: How far a store's score may lie from the score computed here.
+TOLERANCE = {"exact": 1e-5, "embedded": 1e-3}
+
+
+def make_store(path: Path, kind: str, **changes: Any) -> Store:
+    """An empty store for `random_embeddings`."""
+    shape = {"dense_dim": DIM, "sparse": True, "multivector_dim": TOKEN_DIM}
+    return create_store(path, kind=kind, **{"model": "tiny", "fingerprint": "f" * 64, **shape, **changes})
+
+
+def random_embeddings(n: int, seed: int) -> Embeddings:
+    """n texts with all three outputs; unit vectors that float16 holds; a few texts without any token."""
+    rng = np.random.default_rng(seed)
+
+    def units(count: int, width: int) -> np.ndarray:
+        vectors = rng.standard_normal((count, width))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    sparse, tokens = [], []
+    for _ in range(n):
+        ids = np.sort(rng.choice(VOCABULARY, rng.integers(0, 8), replace=False)).astype(np.int32)
+        sparse.append((ids, rng.uniform(0.05, 1.0, len(ids)).astype(np.float32)))
+        tokens.append(units(int(rng.integers(0, 10)), TOKEN_DIM).astype(np.float16))
+    return Embeddings(units(n, DIM), Sparse.from_rows(sparse), MultiVector.from_rows(tokens, TOKEN_DIM))
+
+
+def brute_scores(signal: str, query: Embedding, documents: Embeddings) -> np.ndarray:
+    """[N] the scores of one query against all documents."""
+    return score(signal, as_batch(query), documents)[0]
+
+
+def names(n: int, start: int = 0) -> list[str]:
+    return [f"d{i}" for i in range(start, start + n)]
+
+
+def assert_holds(store: Store, ids: list[str], embeddings: Embeddings, payloads: list[Any]) -> None:
+    """The store holds exactly these documents, every value of them."""
+    assert store.count() == len(ids)
+    assert dict(store.scan()) == dict(zip(ids, payloads, strict=True))
+    rows = store.rows_of(ids)
+    assert (rows >= 0).all()
+    assert len(set(rows.tolist())) == len(ids)
+    assert store.ids(rows) == ids
+    assert store.payloads(rows) == payloads
+    assert_same(store.embeddings(rows), embeddings)
+
+
+def assert_same(found: Embeddings, wanted: Embeddings) -> None:
+    """Equal, bit for bit."""
+    assert len(found) == len(wanted)
+    assert found.signals == wanted.signals
+    for got, want in zip(found, wanted, strict=True):
+        for name in ("dense", "token_ids", "token_weights", "multivector"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
+
+
+def processes() -> BaseContext:
+    """Processes that start in milliseconds: forked from one that has only imported what they need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.index.children"])
+    return context
