@@ -26,6 +26,7 @@ from trichrome.records import Document, Payload
 TEXT_FIELDS = ("text", "title", "lang")
 HASH_FIELD = "_hash"
 
+_LOOKED_UP = 1024  # documents whose stored hashes are looked up together, at most
 _FAILURES_KEPT = 1000  # of which the report gives the reason; all are counted
 
 
@@ -95,7 +96,7 @@ def index_documents(
         if progress is not None:
             progress(report)
 
-    changed = _changed(store, documents, seen, report)
+    changed = _changed(store, documents, seen, report, min(read_ahead, _LOOKED_UP))
     while window := list(islice(changed, read_ahead)):
         window.sort(key=lambda item: len(item[0].content), reverse=True)
         for start in range(0, len(window), batch):
@@ -154,11 +155,11 @@ def _hash(payload: Payload) -> str:
 
 
 def _changed(
-    store: Store, documents: Iterable[Document], seen: set[int], report: IndexReport
+    store: Store, documents: Iterable[Document], seen: set[int], report: IndexReport, group_size: int
 ) -> Iterator[tuple[Document, Payload, bool]]:
     """(document, payload, whether its id is stored) of those that are new or changed; counts the others."""
     source = iter(documents)
-    while group := list(islice(source, 1024)):  # looked up together
+    while group := list(islice(source, group_size)):
         usable: list[tuple[Document, Payload]] = []
         for document in group:
             reason = None

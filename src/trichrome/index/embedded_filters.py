@@ -46,10 +46,9 @@ def _condition(path: str, condition: JSON) -> Any:  # any of the engine's condit
     if condition is None:
         return engine.IsEmptyCondition(path)
     if isinstance(condition, bool):  # the binding takes Python's own booleans for the integers 0 and 1
-        return engine.FieldCondition(path, match=engine.MatchValue(np.bool_(condition)))
-    if isinstance(condition, str) or (
-        isinstance(condition, int) and abs(condition) >= _EXACT_INTEGERS
-    ):
+        value: Any = np.bool_(condition)
+        return engine.FieldCondition(path, match=engine.MatchValue(value))
+    if isinstance(condition, str) or (isinstance(condition, int) and abs(condition) >= _EXACT_INTEGERS):
         return engine.FieldCondition(path, match=engine.MatchValue(condition))
     return engine.FieldCondition(path, range=engine.RangeFloat(gte=condition, lte=condition))
 
