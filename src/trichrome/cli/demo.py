@@ -77,12 +77,12 @@ def demo(
     note(f"Django's catalogues in {len(languages)} languages: {_summary(read)}")
     encoder = open_model("small", dtype)
     note(f"model {encoder.name}, {precision(dtype)}: {', '.join(encoder.signals)} in one pass")
-    encoder_once = EncodeOnce(encoder)
+    once = EncodeOnce(encoder)
     with _store(name, encoder) as store:
-        indexed = _index(store, encoder_once, read, quiet=as_json)
+        indexed = _index(store, once, read, quiet=as_json)
         if not as_json:
-            _searches(store, encoder, name)
-    report = _evaluate(encoder_once, read, queries, precision(dtype), quiet=as_json)
+            _searches(store, once, name)
+    report = _evaluate(once, read, queries, precision(dtype), quiet=as_json)
     seconds = time.perf_counter() - began
     if as_json:
         print_json(_figures(read, indexed, report, precision(dtype), seconds))
@@ -144,24 +144,25 @@ def _index(store: Store, encoder: EncodeOnce, read: Catalogues, quiet: bool) -> 
 
 
 class EncodeOnce:
-    """An encoder that remembers its passages, so that what was encoded for the index isn't encoded again
-    for the evaluation."""
+    """An encoder that remembers: what was encoded for the index isn't encoded again for the evaluation, nor
+    a query for each explanation of its hits."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.name, self.fingerprint, self.signals = encoder.name, encoder.fingerprint, encoder.signals
-        self._known: dict[str, Embedding] = {}
+        self._known: dict[tuple[str, str], Embedding] = {}  # (kind, text) → all its outputs
 
     def encode(
         self, texts: Sequence[str], kind: str = "passage", outputs: Sequence[str] | None = None
     ) -> Embeddings:
-        """As Encoder.encode; passages with all outputs come from memory where all of them are there."""
-        whole = kind == "passage" and set(outputs or self.signals) == set(self.signals)
-        if whole and texts and all(text in self._known for text in texts):
-            return _columns([self._known[text] for text in texts])
-        made = self.encoder.encode(texts, kind, outputs)
-        if whole:
-            self._known.update(zip(texts, made, strict=True))
+        """As Encoder.encode; from memory where all outputs are asked for and all texts are there."""
+        if set(outputs or self.signals) != set(self.signals):
+            return self.encoder.encode(texts, kind, outputs)
+        keys = [(kind, text) for text in texts]
+        if keys and all(key in self._known for key in keys):
+            return _columns([self._known[key] for key in keys])
+        made = self.encoder.encode(texts, kind)
+        self._known.update(zip(keys, made, strict=True))
         return made
 
     def token(self, token_id: int) -> str:
@@ -197,7 +198,7 @@ def _columns(rows: Sequence[Embedding]) -> Embeddings:
 # the searches
 
 
-def _searches(store: Store, encoder: Encoder, name: str) -> None:
+def _searches(store: Store, encoder: EncodeOnce, name: str) -> None:
     from trichrome.search import Searcher
 
     searcher: Searcher = Searcher(encoder, store)
