@@ -81,9 +81,13 @@ def precision(wanted: str) -> str:
     return wanted
 
 
-@cache
 def open_model(model: str, dtype: str) -> Encoder:
     """The encoder that --model and --dtype name; opened once in a process."""
+    return _open(model, precision(dtype))
+
+
+@cache
+def _open(model: str, dtype: str) -> Encoder:
     import trichrome
 
-    return trichrome.load(model, dtype=precision(dtype))
+    return trichrome.load(model, dtype=dtype)
