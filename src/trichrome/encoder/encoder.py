@@ -18,6 +18,7 @@ from trichrome.embeddings import SIGNALS, Embeddings
 from trichrome.encoder.batching import token_budget_batches
 from trichrome.encoder.columns import BatchColumns, ColumnWriter
 from trichrome.encoder.config import EncoderConfig
+from trichrome.encoder.cpu import Packing
 from trichrome.encoder.forward import run_batch
 from trichrome.encoder.heads import Heads, Network
 from trichrome.encoder.tokenizer import TextTokenizer, Tokens, TokenSpans
@@ -72,6 +73,7 @@ class Encoder:
         fingerprint: str | None = None,
     ) -> None:
         self.network = network.eval()
+        self._packing = Packing()
         self.config = config
         self.tokenizer = TextTokenizer(tokenizer, config)
         self.fingerprint = fingerprint or _fingerprint(network, tokenizer, config)
@@ -188,8 +190,9 @@ class Encoder:
     ) -> Iterator[tuple[list[int], BatchColumns]]:
         texts = ((rows, [tokens[i] for i in rows]) for rows in batches)
         if not devices:
+            network = self._packing.of(self.network)
             for rows, batch in texts:
-                yield rows, run_batch(self.network, batch, outputs, self.config.pad_id)
+                yield rows, run_batch(network, batch, outputs, self.config.pad_id)
             return
         with closing(WorkerPool(self.network, self.config.pad_id, devices)) as pool:
             yield from pool.run(texts, outputs)

@@ -40,6 +40,13 @@ class Backbone(nn.Module):
         return x
 
 
+class LinearGelu(nn.Linear):
+    """x [..., in] → GELU(x W^T + b) [..., out]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.gelu(super().forward(input))
+
+
 class Layer(nn.Module):
     """One transformer layer: attention, add, norm; feed-forward, add, norm."""
 
@@ -50,13 +57,13 @@ class Layer(nn.Module):
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
         self.norm1 = nn.LayerNorm(config.hidden, eps=config.eps)
-        self.up = nn.Linear(config.hidden, config.ffn)
+        self.up = LinearGelu(config.hidden, config.ffn)
         self.down = nn.Linear(config.ffn, config.hidden)
         self.norm2 = nn.LayerNorm(config.hidden, eps=config.eps)
 
     def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
         x = self.norm1(x + self._drop(self.attention(x, attend)))  # [B, L, d]
-        x = self.norm2(x + self._drop(self.down(F.gelu(self.up(x)))))  # [B, L, d] → [B, L, f] → [B, L, d]
+        x = self.norm2(x + self._drop(self.down(self.up(x))))  # [B, L, d] → [B, L, f] → [B, L, d]
         return x
 
     def attention(self, x: Tensor, attend: Tensor | None) -> Tensor:

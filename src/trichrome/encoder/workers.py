@@ -13,6 +13,7 @@ import torch
 import torch.multiprocessing  # teaches the process pool to hand tensors over in shared memory
 
 from trichrome.encoder.columns import BatchColumns
+from trichrome.encoder.cpu import Packing
 from trichrome.encoder.forward import run_batch
 from trichrome.encoder.heads import Network
 from trichrome.encoder.tokenizer import Tokens
@@ -25,7 +26,7 @@ def _start(network: Network, devices: Any, threads: int) -> None:
     global _network
     device = devices.get()
     torch.set_num_threads(threads)
-    _network = network.to(device)
+    _network = Packing().of(network.to(device))
 
 
 def _forward(tokens: Sequence[Tokens], outputs: Sequence[str], pad_id: int) -> BatchColumns:
