@@ -3,10 +3,11 @@
     python -m benchmarks.encode [--quick]
 
 The same weights (`small`, saved in the layout that all three open), the same texts of mixed length, the same
-number of threads; every contender in its own process, several rounds, one contender after another within a
-round, ratios taken within rounds and their median given; the others' default settings run in the first. trichrome and FlagEmbedding make all three outputs, sentence-transformers
-its dense one. The floor is the arithmetic: the network's operations at the rate of a large matrix product.
-Needs the extra `parity`. The last line is JSON; benchmarks/results/encode.json holds every measurement.
+number of threads. Every contender runs in its own process, one after another, for several rounds (the
+others' slow default settings in the first only); ratios are taken within rounds, their median is given.
+trichrome and FlagEmbedding make all three outputs, sentence-transformers its dense one. The floor is the
+arithmetic: the network's operations at the rate of a large matrix product. Needs the extra `parity`. The
+last line is JSON; benchmarks/results/encode.json holds every measurement.
 """
 
 from __future__ import annotations
