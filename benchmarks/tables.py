@@ -130,11 +130,17 @@ def search(values: Results) -> str:
 
 
 def crash(values: Results) -> str:
-    """One row."""
-    return (
-        "| kills (−9) | acknowledged documents lost | answers that differ |\n|--:|--:|--:|\n"
-        f"| {values['kills']:,} | {values['lost']:,} | {values['different']:,} |\n\n{_machine(values)}\n"
-    )
+    """A row a store."""
+    lines = [
+        "| store | kills (−9) | documents checked | acknowledged, then lost | batches half there "
+        "| final answers that differ |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for store, row in values["stores"].items():
+        counts = (row[name] for name in ("kills", "checked", "lost", "half", "different"))
+        lines.append(f"| {store} | " + " | ".join(f"{count:,}" for count in counts) + " |")
+    lines += ["", f"{values['documents']:,} documents, {values['changes']:,} changes; {_machine(values)}"]
+    return "\n".join(lines) + "\n"
 
 
 TABLES: Mapping[str, Callable[[Results], str]] = {
