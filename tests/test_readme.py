@@ -116,6 +116,30 @@ def test_tables_are_filled_from_results(tmp_path: Path) -> None:
     assert tables.fill(filled, tmp_path) == filled
 
 
+def test_speed_tables_are_filled_from_results() -> None:
+    machine = {"processor": "abacus", "cores": 2, "packages": {"torch": "2"}}
+    fast, slow = {"seconds": 10.0, "peak_mib": 100.0}, {"seconds": 40.0, "peak_mib": 2000.0}
+    rounds = [
+        {"matrix_rate": {}, "trichrome@default": fast, "other@8": slow},
+        {"matrix_rate": {}, "trichrome@default": {**fast, "seconds": 30.0}},
+    ]
+    encoded = tables.encode(
+        {
+            **{"machine": machine, "texts": 200, "tokens": 9000, "real_texts": False, "rounds": rounds},
+            "ratios": {"ratio_other_best": 2.0, "ratio_peak_memory_best": 0.05},
+        }
+    )
+    assert "| trichrome | default | 10.0 | 100 MiB | 2 |" in encoded
+    assert "| other | 8 | 5.0 | 2,000 MiB | 1 |" in encoded
+    assert "| speed, trichrome ÷ other best | 2.00 |" in encoded
+    assert "200 made-up texts, 9,000 tokens" in encoded
+    row = {"p50_ms": 0.5, "p95_ms": 1.25, "p50_ms_with_encoding": 12.0, "recall10": 0.998}
+    searched = tables.search(
+        {"machine": machine, "passages": 50_000, "queries": 300, "stores": {"exact": {"modes": {"all": row}}}}
+    )
+    assert "| exact | all | 0.50 ms | 1.25 ms | 12.0 ms | 0.998 |" in searched
+
+
 def test_results_of_another_kind_are_one_clear_error(tmp_path: Path) -> None:
     text = "<!-- results:crash -->\n<!-- /results -->"
     for wrong in ("{", "{}", '{"stores": {"exact": {"kills": "many"}}}'):
