@@ -26,6 +26,9 @@ PASSAGE_TOKENS, OVERLAP = 256, 32
 #: leaves no empty index behind.
 READ_FIRST = 20_000
 
+#: Passages stored at a time: seconds of work, which is what Ctrl-C loses at most.
+BATCH = 128
+
 
 def index(
     path: Annotated[Path, typer.Argument(help="A folder or file of documents, JSONL, BEIR, TREC or SQuAD.")],
@@ -78,7 +81,12 @@ def index(
             with bar("index", total) as shown:
                 watched = Watched(encoder, shown)
                 report = index_documents(
-                    store, watched, chain(head, passages), prune=prune, progress=watched.batch_done
+                    store,
+                    watched,
+                    chain(head, passages),
+                    batch=BATCH,
+                    prune=prune,
+                    progress=watched.batch_done,
                 )
             stale = passages.delete_stale(store)
         except KeyboardInterrupt:
