@@ -115,7 +115,7 @@ class Searcher:
 
         mode: one of MODE_NAMES, or a Mode of your own, which brings its weights, depth and candidates.
         where: payload conditions. weights: of dense, sparse, multivector. depth: candidates that each
-        list gives (INTERACTIVE_DEPTH by default, never fewer than k).
+        list gives (by default INTERACTIVE_DEPTH where scores are summed, never fewer than k).
         fusion: "weighted" (raw scores) or "rrf" (ranks). preset: "m3", or "long" for long documents.
         candidates: "dense", "sparse" or "union"; by default the mode's own.
         """
@@ -181,7 +181,9 @@ class Searcher:
             raise TrichromeError(f"k must be at least 1, got {k}")
         if isinstance(mode, str):
             chosen = mode_named(mode, preset=preset, weights=weights, candidates=candidates)
-            depth = min(chosen.depth, INTERACTIVE_DEPTH) if depth is None else depth
+            if depth is None:  # a list that is ranked by its own scores needs no more than is shown
+                shown = len(chosen.sources) == 1 and chosen.sources == chosen.signals
+                depth = k if shown else min(chosen.depth, INTERACTIVE_DEPTH)
             mode = replace(chosen, depth=depth)
         elif weights is not None or depth is not None or candidates is not None:
             raise TrichromeError("a Mode brings its own weights, depth and candidates: change them there")
