@@ -10,8 +10,9 @@ import pytest
 
 from tests.cli.conftest import DOCUMENTS, Command, Outcome
 from tests.tiny import tiny_encoder
-from trichrome.cli.search import ModeName
+from trichrome.cli.search import ModeName, conditions
 from trichrome.encoder import save
+from trichrome.errors import TrichromeError
 from trichrome.index import open_store
 from trichrome.search import MODE_NAMES
 
@@ -177,6 +178,38 @@ def test_filters(run: Command, notes: Outcome):
     ).json()
     assert {hit["id"] for hit in either} == {"office.html", "password.md"}
     assert "nothing was found" in run("search", "notes", "password", "--filter", "format=pdf").out
+
+
+def test_filters_compare_numbers():
+    bounds = conditions(["year>=2020", "year<2024.5", "lang=ja", "note=a>b=c"])
+    assert bounds == {"year": {"gte": 2020, "lt": 2024.5}, "lang": "ja", "note": "a>b=c"}
+    for pairs in (["year>=late"], ["year>=1", "year>=2"], ["year=1", "year>=2"], ["lang"], ["=x"]):
+        with pytest.raises(TrichromeError, match="--filter"):
+            conditions(pairs)
+
+
+def test_a_range_lets_only_its_documents_through(run: Command, tmp_path: Path):
+    rows = [{"id": str(year), "text": "The yearly report.", "year": year} for year in (2019, 2020, 2021)]
+    store = f"{tmp_path}/store"
+    assert run("index", write_jsonl(tmp_path / "rows.jsonl", *rows), "--to", store).code == 0
+    hits = run("search", store, "report", "--filter", "year>=2020", "--filter", "year<2021", "--json").json()
+    assert [hit["id"] for hit in hits] == ["2020"]
+
+
+def test_depth_bounds_the_candidates_and_the_preset_sets_the_weights(run: Command, notes: Outcome):
+    options = ("search", "notes", "reset a password", "-k", "1", "--json")
+    near = run(*options, "--depth", "1").json()[0]
+    best = run(*options, "--preset", "long").json()[0]
+    assert near["id"] == best["id"] == "password.md"
+    assert best["score"] == pytest.approx(
+        0.15 * best["dense"] + 0.5 * best["sparse"] + 0.35 * best["multivector"], abs=1e-4
+    )
+
+
+def test_a_query_that_is_cut_says_so_in_one_line(run: Command, notes: Outcome):
+    shown = run("search", "notes", "password " * 600, "--json")
+    assert shown.code == 0
+    assert shown.err == "the query is longer than the 512 tokens that the model reads: cut\n"
 
 
 def test_hits_show_scores_bars_and_the_text_on_its_own_line(run: Command, notes: Outcome):

@@ -109,7 +109,7 @@ def _progress(quiet: bool) -> Progress:
         Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=err,
-        disable=quiet,
+        disable=quiet or not err.is_terminal,  # a log has no use for bars
     )
 
 

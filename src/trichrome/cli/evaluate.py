@@ -28,7 +28,8 @@ def evaluate(
     preset: Annotated[
         Literal["m3", "long"], typer.Option(help="The paper's weights, for passages or long documents.")
     ] = "m3",
-    max_queries: Annotated[int | None, typer.Option(min=1, help="A seeded sample.")] = None,
+    max_queries: Annotated[int | None, typer.Option(min=1, help="A sample of the queries.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and the bootstrap.")] = 0,
     by_language: Annotated[
         bool, typer.Option("--by-language", help="A row a language of the queries.")
     ] = False,
@@ -50,7 +51,7 @@ def evaluate(
     tasks = [load_task(path, qrels=qrels, within_language=within_language) for path in paths]
     encoder = open_model(model, dtype)
     settings = {"dtype": precision(dtype)}
-    options = Options(preset=preset, modes=chosen, max_queries=max_queries, settings=settings)
+    options = Options(preset=preset, modes=chosen, max_queries=max_queries, seed=seed, settings=settings)
     try:
         with stages() as tell:
             suite = evaluate_many(

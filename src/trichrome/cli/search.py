@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from trichrome.cli.console import print_json
+from trichrome.cli.console import counting_cuts, note, print_json
 from trichrome.cli.hits import print_hits
 from trichrome.cli.settings import JsonOption, existing_store, open_model
 from trichrome.errors import TrichromeError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 #: search.MODE_NAMES, written out: importing them would make `--help` wait.
 ModeName: TypeAlias = Literal["dense", "sparse", "multivector", "dense+sparse", "all"]
 
+_BOUNDS = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
+_CONDITION = re.compile(r"([^=<>]+)(>=|<=|>|<|=)(.*)", re.DOTALL)
+
 
 def search(
     name: Annotated[str, typer.Argument(help="The index, or a path with a slash.")],
@@ -27,22 +31,29 @@ def search(
     mode: Annotated[ModeName, typer.Option(help="Which scores rank.")] = "all",
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 5,
     where: Annotated[
-        list[str] | None, typer.Option("--filter", help="key=value; several must all hold. lang=ja")
+        list[str] | None,
+        typer.Option("--filter", help="lang=ja or year>=2020; several must all hold."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Of dense, sparse and multivector: 1,0.3,1 by default.")
     ] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Candidates from each first-stage list: 200 by default.")
+    ] = None,
     fusion: Annotated[
         Literal["weighted", "rrf"], typer.Option(help="Sum of scores, or of ranks.")
     ] = "weighted",
+    preset: Annotated[
+        Literal["m3", "long"], typer.Option(help="The paper's weights, for passages or long documents.")
+    ] = "m3",
     explain: Annotated[bool, typer.Option("--explain", help="Show which tokens made the scores.")] = False,
     model: Annotated[str | None, typer.Option("--model", "-m", help="If the index's was moved.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search an index by meaning, by words, by tokens, or by all three.
 
-    Coloured in the text: yellow, tokens shared with the query (sparse); green, the nearest neighbours of
-    the query's tokens (multi-vector).
+    In the text: yellow, words shared with the query, the brighter the more they add to the sparse score;
+    green and underlined, the nearest neighbours of the query's tokens (multi-vector).
     """
     path = existing_store(name)
     filters = conditions(where or [])
@@ -52,9 +63,11 @@ def search(
 
     settings = read_manifest(path).settings
     encoder = open_model(model or str(settings.get("model", "small")), str(settings.get("dtype", "auto")))
-    with open_store(path) as store:
+    with open_store(path) as store, counting_cuts() as cut:
         searcher: Searcher = Searcher(encoder, store)
-        hits = searcher.search(query, mode, k, filters, wanted, fusion=fusion)
+        hits = searcher.search(query, mode, k, filters, wanted, depth, fusion, preset=preset)
+        if cut():
+            note(f"the query is longer than the {encoder.config.max_tokens} tokens that the model reads: cut")
         if as_json:
             print_json([hit_json(searcher, query, hit, explain) for hit in hits])
         else:
@@ -62,19 +75,32 @@ def search(
 
 
 def conditions(pairs: list[str]) -> dict[str, JSON] | None:
-    """key=value pairs as a filter. A value that is a JSON number, boolean, list or object counts as that
-    (year=2024, lang=["ja","ko"], year={"gte":2020}), anything else as a string."""
+    """key=value pairs and bounds (year>=2020, year<2024) as a filter; bounds of one key make one range.
+
+    A value that is a JSON number, boolean, list or object counts as that (year=2024, lang=["ja","ko"]),
+    anything else as a string.
+    """
     found: dict[str, JSON] = {}
     for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise TrichromeError(f"--filter {pair!r}: write key=value, such as lang=ja")
+        parts = _CONDITION.fullmatch(pair)
+        if parts is None:
+            raise TrichromeError(f"--filter {pair!r}: write key=value, such as lang=ja, or year>=2020")
+        key, sign, text = parts.groups()
+        value: JSON
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        if sign in _BOUNDS:
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TrichromeError(f"--filter {pair!r}: {sign} compares with a number, not with {text!r}")
+            known = found.setdefault(key, {})
+            if isinstance(known, dict) and _BOUNDS[sign] not in known:
+                known[_BOUNDS[sign]] = value
+                continue
         if key in found:
             raise TrichromeError(f'--filter {key!r} is given twice; for any of several write {key}=["a","b"]')
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
+        found[key] = value
     return found or None
 
 
