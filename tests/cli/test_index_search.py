@@ -66,6 +66,28 @@ def test_an_edited_document_leaves_no_old_passage(run: Command, tmp_path: Path):
     assert third["deleted"] == 1
 
 
+def test_an_index_keeps_its_model_and_its_passages(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It is told once how to encode and cut; later runs and searches, from any folder, do the same."""
+    monkeypatch.chdir(tmp_path)
+    save(tiny_encoder(), tmp_path / "model")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.txt").write_text("the old cat sings over the river " * 8)
+    options = ("--model", "model", "--passage-tokens", 16, "--overlap", 2, "--dtype", "float32")
+    first = run("index", "source", "--to", "tiny", *options, "--json").json()
+    assert first["stored"] > 2
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = run("index", tmp_path / "source", "--to", "tiny", "--json").json()
+    assert (again["unchanged"], again["added"], again["deleted"]) == (first["stored"], 0, 0)
+    assert run("search", "tiny", "cat", "--json").json()
+    for option, value in (("--passage-tokens", 20), ("--overlap", 3), ("--dtype", "bfloat16")):
+        failed = run("index", tmp_path / "source", "--to", "tiny", option, value)
+        assert failed.code == 1
+        assert f"leave {option} out" in failed.err
+
+
 def test_a_bad_line_stops_with_its_place_and_leaves_nothing(run: Command, home: Path, tmp_path: Path):
     path = write_jsonl(tmp_path / "bad.jsonl", {"id": "1", "text": "one"}, '{"id": "2", "te\n')
     failed = run("index", path, "--to", "bad")

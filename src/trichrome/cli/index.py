@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from trichrome.cli.console import Bar, Stopped, bar, counting_cuts, out, print_json
-from trichrome.cli.settings import JsonOption, ModelOption, PrecisionOption, open_model, precision, store_path
+from trichrome.cli.settings import JsonOption, PrecisionOption, open_model, precision, store_path
 from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def index(
     kind: Annotated[
         Literal["embedded", "exact"] | None, typer.Option(help="Of store; embedded for a new index.")
     ] = None,
-    model: ModelOption = "small",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Folder or hub id; small (built in) for a new index."),
+    ] = None,
     dtype: PrecisionOption = "auto",
     passage_tokens: Annotated[
         int | None,
@@ -62,19 +65,29 @@ def index(
 
     folder = store_path(to)
     documents = read_documents(path, format=format, skip_bad=skip_bad)
-    encoder = open_model(model, dtype)
-    size, shared = passage_size(encoder, documents.format, passage_tokens, overlap)
+    kept = kept_settings(folder)
+    model = model or str(kept.get("model", "small"))
+    wanted = str(kept.get("dtype", dtype)) if dtype == "auto" else precision(dtype)
+    encoder = open_model(model, wanted)
+    refuse_another_model(folder, encoder)
+    size, shared = passage_size(
+        encoder,
+        documents.format,
+        number_or_none(kept, "passage_tokens") if passage_tokens is None else passage_tokens,
+        number_or_none(kept, "overlap") if overlap is None else overlap,
+    )
     passages = Passages(documents, encoder, size, shared)
     head = list(islice(passages, READ_FIRST))
     if not head:
         raise TrichromeError(f"{path}: no document to index ({documents.report.summary()})")
     total = len(head) if len(head) < READ_FIRST else None
     settings: dict[str, JSON] = {
-        "model": model,
-        "dtype": precision(dtype),
+        "model": lasting_name(model),
+        "dtype": precision(wanted),
         "passage_tokens": size,
         "overlap": shared,
     }
+    refuse_other_settings(folder, kept, settings)
     store = open_or_create(folder, kind, encoder, settings)
     with store, counting_cuts() as cut:
         try:
@@ -98,6 +111,44 @@ def index(
         print_json(summary)
     else:
         show(summary, passages)
+
+
+def kept_settings(folder: Path) -> Mapping[str, JSON]:
+    """The settings of the index that is there, which hold for every later run; none for a new one."""
+    from trichrome.index import read_manifest
+
+    return read_manifest(folder).settings if (folder / "manifest.json").is_file() else {}
+
+
+def number_or_none(settings: Mapping[str, JSON], name: str) -> int | None:
+    """A setting that is a whole number, where it is there."""
+    value = settings.get(name)
+    return value if isinstance(value, int) else None
+
+
+def lasting_name(model: str) -> str:
+    """What opens the model from any folder."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model != "small" and path.is_dir() else model
+
+
+def refuse_another_model(folder: Path, encoder: Encoder) -> None:
+    """ModelMismatch where there is an index of another model."""
+    from trichrome.index import check_model, read_manifest
+
+    if (folder / "manifest.json").is_file():
+        check_model(read_manifest(folder), encoder.fingerprint, encoder.name)
+
+
+def refuse_other_settings(folder: Path, kept: Mapping[str, JSON], settings: Mapping[str, JSON]) -> None:
+    """TrichromeError where options say otherwise than the index: its passages would be of two kinds."""
+    for name in ("dtype", "passage_tokens", "overlap"):
+        if name in kept and kept[name] != settings[name]:
+            option = name.replace("_", "-")
+            raise TrichromeError(
+                f"{folder}: this index was made with --{option} {kept[name]}, not {settings[name]}; leave "
+                f"--{option} out, or make a new index"
+            )
 
 
 def passage_size(encoder: Encoder, format: str, tokens: int | None, overlap: int | None) -> tuple[int, int]:
@@ -169,8 +220,8 @@ class Watched:
 
 
 def open_or_create(folder: Path, kind: str | None, encoder: Encoder, settings: Mapping[str, JSON]) -> Store:
-    """The store of this folder, which must be the encoder's; a new one where there is none."""
-    from trichrome.index import check_model, create_store, open_store, read_manifest
+    """The store of this folder; a new one where there is none."""
+    from trichrome.index import create_store, open_store, read_manifest
 
     if not (folder / "manifest.json").is_file():
         return create_store(
@@ -183,10 +234,9 @@ def open_or_create(folder: Path, kind: str | None, encoder: Encoder, settings: M
             multivector_dim=encoder.config.multivector_dim,
             settings=settings,
         )
-    manifest = read_manifest(folder)
-    check_model(manifest, encoder.fingerprint, encoder.name)
-    if kind not in (None, manifest.kind):
-        raise TrichromeError(f"{folder}: this index is of the kind {manifest.kind}; leave --kind out")
+    kind_there = read_manifest(folder).kind
+    if kind not in (None, kind_there):
+        raise TrichromeError(f"{folder}: this index is of the kind {kind_there}; leave --kind out")
     return open_store(folder)
 
 
