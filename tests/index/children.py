@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import count
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import trichrome.index.embedded
 import trichrome.index.exact  # noqa: F401 - imported before the processes fork
-from tests.index.samples import random_embeddings
+from tests.index.samples import make_store, random_embeddings
 from trichrome.errors import TrichromeError
 from trichrome.index import open_store
 
@@ -57,3 +58,13 @@ def add_until_full(path: str, acknowledged: Connection) -> None:
                 acknowledged.send(store.delete(ids))
                 return
             acknowledged.send(i)
+
+
+def create_on_full_disk(path: str, kind: str, outcome: Connection) -> None:
+    """Try to create a store; sends the error's message, or that there was none."""
+    try:
+        make_store(Path(path), kind).close()
+    except TrichromeError as error:
+        outcome.send(str(error))
+    else:
+        outcome.send("created")

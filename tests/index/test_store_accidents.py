@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.index.children import BATCH, POOL, add_until_full, add_until_killed, batch_of
+from tests.index.children import BATCH, POOL, add_until_full, add_until_killed, batch_of, create_on_full_disk
 from tests.index.samples import assert_same, make_store, processes
 from trichrome.index import Store, open_store
 
@@ -141,6 +141,23 @@ def test_a_full_disk_at_optimize_loses_nothing(kind: str, small_disk: Path) -> N
         store.optimize()
         assert store.rows_of(store.ids(rows)).tolist() == rows.tolist()
         assert np.isfinite(store.scores("dense", POOL[0], rows)).all()
+
+
+def test_a_full_disk_at_creation_is_an_error(kind: str, small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    with filler.open("wb") as file:
+        file.write(b"x" * shutil.disk_usage(small_disk).free)
+    ours, theirs = processes().Pipe(duplex=False)
+    child = processes().Process(target=create_on_full_disk, args=(str(small_disk / "store"), kind, theirs))
+    child.start()  # a process of its own: if the engine met the full disk it would die
+    theirs.close()
+    messages = [str(message) for message in received(ours)]
+    child.join()
+    assert child.exitcode == 0
+    assert len(messages) == 1
+    assert str(small_disk) in messages[0]
+    assert "nothing was created" in messages[0]
+    assert list(small_disk.iterdir()) == [filler]
 
 
 def test_what_a_crash_left_of_a_commit_is_cleared_away(folder: Path) -> None:

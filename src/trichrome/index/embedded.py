@@ -6,7 +6,8 @@ are one entry of the engine's write-ahead log each, flushed to disk before they 
 engine replays the log, so an entry counts whole or not at all.
 
 The engine writes through memory maps, where a full disk kills the process instead of raising; so room is
-asked for before every change.
+asked for before every change. (Opening needs none on a disk; on a file system in memory, such as tmpfs, the
+engine's empty pages take room when read.)
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class EmbeddedStore:
             sparse_vectors={"sparse": engine.EdgeSparseVectorParams()} if manifest.sparse else None,
             optimizers=engine.EdgeOptimizersConfig(default_segment_number=1),
         )
+        if short := _shortage(path, 0):
+            raise TrichromeError(f"{path.parent}: {short}; nothing was created; make room and run it again")
         (path / "shard").mkdir()
         shard = engine.EdgeShard.create(str(path / "shard"), config)
         for name in INDEXED_FIELDS:
@@ -149,12 +152,10 @@ class EmbeddedStore:
                 )
 
     def _check_room(self, needed: int) -> None:
-        free = shutil.disk_usage(self._path).free
-        if free < needed + _RESERVE:
+        if short := _shortage(self._path, needed):
             raise TrichromeError(
-                f"{self._path}: the disk is full ({free >> 20} MiB free, {needed + _RESERVE >> 20} wanted); "
-                f"nothing of this change is stored, the {self.count()} documents stored before are; "
-                "make room and run it again"
+                f"{self._path}: {short}; nothing of this change is stored, the {self.count()} documents stored "
+                "before are; make room and run it again"
             )
 
     # reading
@@ -323,6 +324,12 @@ def _allocated(file: Path) -> int:
     """Bytes on disk, where the system tells them: the engine's files begin as 32 MiB of nothing."""
     status = file.stat()
     return int(getattr(status, "st_blocks", status.st_size / 512) * 512)
+
+
+def _shortage(path: Path, needed: int) -> str | None:
+    """What is wrong if a change that needs so many bytes does not fit on the disk."""
+    free, wanted = shutil.disk_usage(path).free, needed + _RESERVE
+    return f"the disk is full ({free >> 20} MiB free, {wanted >> 20} wanted)" if free < wanted else None
 
 
 def _selection(fields: Iterable[str] | None) -> bool | list[str]:

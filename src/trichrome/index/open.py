@@ -48,21 +48,26 @@ def create_store(
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         what = "there is a store already; open it" if (path / "manifest.json").exists() else "it is not empty"
         raise TrichromeError(f"{path}: cannot create a store here: {what}, or choose another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
-    temporary = Path(mkdtemp(dir=path.parent, prefix=_prefix(path)))
     try:
-        with FileLock(temporary / "lock"):  # says that somebody is at work here
-            _implementation(kind).create(temporary, manifest)
-            write_json(temporary / "manifest.json", asdict(manifest))
-        temporary.chmod(0o755)
-        if path.exists():
-            path.rmdir()  # empty, as checked; some systems do not rename onto it
-        temporary.rename(path)
-        sync_directory(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        temporary = Path(mkdtemp(dir=path.parent, prefix=_prefix(path)))
+        try:
+            with FileLock(temporary / "lock"):  # says that somebody is at work here
+                _implementation(kind).create(temporary, manifest)
+                write_json(temporary / "manifest.json", asdict(manifest))
+            temporary.chmod(0o755)
+            if path.exists():
+                path.rmdir()  # empty, as checked; some systems do not rename onto it
+            temporary.rename(path)
+            sync_directory(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise TrichromeError(
+            f"{path}: could not create the store ({error.strerror or error}); nothing was created"
+        ) from error
     return open_store(path)
 
 
