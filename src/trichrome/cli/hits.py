@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
-#: One colour a signal: in the scores, the bars and the highlights.
+#: First-strong isolate and its end: what stands between them moves nothing around it, whichever way it runs.
+_ISOLATE, _ISOLATE_END = "\u2068", "\u2069"
+
+#: One colour a signal: in the scores and the bars; the highlights' are close to it.
 COLOURS = {"dense": "blue", "sparse": "yellow", "multivector": "green"}
 _LABELS = {"dense": "dense", "sparse": "sparse", "multivector": "multi"}
-BAR, SNIPPET = 8, 320
+BAR, SNIPPET, INDENT = 8, 320, 4
+
+#: Of words in the text: by how much they add to the sparse score (least first), and of nearest neighbours.
+_SHADES = ("yellow", "bold yellow", "bold black on yellow")
+_NEAREST = "underline green"
 
 #: Payload names that are not worth a line: shown elsewhere, or of use to programs only.
 _UNSAID = {"text", "title", "lang", "_hash", "document", "start", "end", "path", "format", "pages", "message"}
@@ -38,9 +45,9 @@ def print_hits(searcher: Searcher, query: str, hits: Sequence[Hit], explain: boo
         why = searcher.explain(query, hit)
         out.print(_head(rank, hit), soft_wrap=True)
         out.print(_scores(hit, most), soft_wrap=True)
-        out.print(Padding(snippet(hit.content, highlights(query, hit.content, why)), (0, 0, 0, 4)))
+        _print_text(snippet(hit.text, _within(hit, highlights(query, hit.content, why))))
         if said := [f"{k}: {v}" for k, v in hit.payload.items() if k not in _UNSAID]:
-            out.print(Padding(Text(" · ".join(said), style="dim"), (0, 0, 0, 4)))
+            _print_text(Text(" · ".join(isolated(Text(item)).plain for item in said), style="dim"))
         if explain:
             out.print(Padding(_shared(why), (0, 0, 0, 4)))
             out.print(Padding(_matches(why), (0, 0, 0, 4)))
@@ -50,7 +57,22 @@ def _head(rank: int, hit: Hit) -> Text:
     line = Text.assemble((f"{rank:2}  ", "bold"), (f"{hit.score:.4f}  ", "bold"))
     if hit.lang:
         line.append(f"[{hit.lang}] ", "magenta")
-    return line.append(hit.id, "dim")
+    if hit.title:
+        line.append(isolated(Text(" ".join(hit.title.split()), "bold"))).append("  ")
+    return line.append(isolated(Text(hit.id, "dim")))
+
+
+def _within(hit: Hit, marks: Sequence[tuple[Span, str]]) -> list[tuple[Span, str]]:
+    """The highlights of the text, counted from its start; those of the title left out."""
+    before = len(hit.content) - len(hit.text)
+    return [((first - before, last - before), style) for (first, last), style in marks if first >= before]
+
+
+def _print_text(text: Text) -> None:
+    """Indented, each line isolated by itself: to a terminal, every line is a paragraph."""
+    for line in text.wrap(out, max(20, out.width - 2 * INDENT)):
+        line.rstrip()
+        out.print(Text(" " * INDENT).append(isolated(line)), soft_wrap=True)
 
 
 def _scores(hit: Hit, most: Mapping[str, float]) -> Text:
@@ -75,16 +97,20 @@ def _bar(share: float) -> str:
 
 
 def highlights(query: str, text: str, why: Explanation) -> list[tuple[Span, str]]:
-    """Spans of the text that explain it, each with its signal: the tokens shared with the query, and the
-    nearest neighbours of those query words that found a closer one than the query's words do on average.
-    Grown to whole words."""
-    found = [(word_around(text, span), "sparse") for token in why.shared for span in token.passage_spans]
+    """Spans of the text that explain it, each with its style: the tokens shared with the query, the brighter
+    the more they add to the sparse score, and the nearest neighbours of those query words that found a
+    closer one than the query's words do on average. Grown to whole words."""
+    found = []
+    most = max((token.contribution for token in why.shared), default=1.0)
+    for token in why.shared:  # a third of the most is bold, two thirds are marked
+        shade = _SHADES[min(int(3 * token.contribution / most), 2)]
+        found += [(word_around(text, span), shade) for span in token.passage_spans]
     words = [m for m in why.matches if _says_something(query, m.query_span)]
     if words:
         mean = sum(match.cosine for match in words) / len(words)
         for match in words:
             if match.cosine >= mean and _says_something(text, match.passage_span):
-                found.append((word_around(text, match.passage_span), "multivector"))
+                found.append((word_around(text, match.passage_span), _NEAREST))
     return sorted(set(found))
 
 
@@ -120,7 +146,8 @@ def _joins(character: str) -> bool:
 
 
 def snippet(text: str, spans: Sequence[tuple[Span, str]]) -> Text:
-    """At most SNIPPET characters of a text, where most is highlighted, on one paragraph."""
+    """At most SNIPPET characters of a text, where most is highlighted, on one paragraph. spans: with the
+    style of each."""
     start = _densest(len(text), [span for span, _ in spans])
     while 0 < start < len(text) and _joins(text[start - 1]) and _joins(text[start]):
         start -= 1  # begin with a whole word
@@ -130,10 +157,18 @@ def snippet(text: str, spans: Sequence[tuple[Span, str]]) -> Text:
     shown.append(
         "".join(" " if c.isspace() or unicodedata.category(c) == "Cc" else c for c in text[start:end])
     )
-    for (first, last), signal in sorted(spans, key=lambda s: s[1] == "sparse"):  # sparse over multi-vector
+    order = (_NEAREST, *_SHADES)  # the brightest last: it wins where several meet
+    for (first, last), style in sorted(spans, key=lambda s: order.index(s[1])):
         if start <= first < end:
-            shown.stylize(f"bold {COLOURS[signal]}", first - start + before, min(last, end) - start + before)
+            shown.stylize(style, first - start + before, min(last, end) - start + before)
     return shown.append("…") if end < len(text) else shown
+
+
+def isolated(shown: Text) -> Text:
+    """Set apart if it holds anything written from right to left; other text stays as it is."""
+    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in shown.plain):
+        return Text.assemble(_ISOLATE, shown, _ISOLATE_END)
+    return shown
 
 
 def _densest(length: int, spans: Sequence[Span]) -> int:
@@ -150,7 +185,9 @@ def _densest(length: int, spans: Sequence[Span]) -> int:
 
 def _shared(why: Explanation) -> Table:
     title = f"shared tokens → sparse {why.sparse:.4f}" if why.sparse is not None else "no sparse output"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=bool(why.shared)
+    )
     table.add_column("query", justify="right")
     for name in ("passage", "product"):
         table.add_column(name, justify="right")
@@ -160,7 +197,7 @@ def _shared(why: Explanation) -> Table:
             f"{token.query_weight:.3f}",
             f"{token.passage_weight:.3f}",
             Text(f"{token.contribution:.4f}", COLOURS["sparse"]),
-            Text(_plain(token.token)),
+            _plain(token.token),
         )
     return table
 
@@ -175,12 +212,12 @@ def _matches(why: Explanation) -> Table:
     for match in why.matches:
         table.add_row(
             Text(f"{match.cosine:.3f}", COLOURS["multivector"]),
-            Text(_plain(match.query_token)),
-            Text(_plain(match.passage_token)),
+            _plain(match.query_token),
+            _plain(match.passage_token),
         )
     return table
 
 
-def _plain(token: str) -> str:
-    """Without sentencepiece's mark of a word's beginning."""
-    return token.replace("▁", "") or "␣"
+def _plain(token: str) -> Text:
+    """The token without sentencepiece's mark of a word's beginning."""
+    return isolated(Text(token.replace("▁", "") or "␣"))
