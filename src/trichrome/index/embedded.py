@@ -154,8 +154,8 @@ class EmbeddedStore:
     def _check_room(self, needed: int) -> None:
         if short := _shortage(self._path, needed):
             raise TrichromeError(
-                f"{self._path}: {short}; nothing of this change is stored, the {self.count()} documents stored "
-                "before are; make room and run it again"
+                f"{self._path}: {short}; nothing of this change is stored, the {self.count()} documents "
+                "stored before are; make room and run it again"
             )
 
     # reading
