@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import trichrome
+import trichrome.cli.encode as encode_command
 from tests.cli.conftest import Command, Outcome
 from trichrome.cli.settings import open_model
 from trichrome.formats.trec import read_run
@@ -57,16 +59,58 @@ def test_encode_writes_all_outputs_and_ids(run: Command, lines: Path, tmp_path: 
     assert np.allclose(made.dense, wanted.dense, atol=1e-5)
 
 
-def test_encode_prints_sparse_weights(run: Command, tmp_path: Path):
+def json_lines(outcome: Outcome) -> list[Any]:
+    assert outcome.code == 0, outcome.err
+    return [json.loads(line) for line in outcome.out.splitlines()]
+
+
+def test_encode_prints_a_line_of_sparse_weights_for_each_text(run: Command, tmp_path: Path):
     path = tmp_path / "documents.jsonl"
     path.write_text('{"id": "a", "title": "Passwords", "text": "How to choose one."}\n')
-    rows = run("encode", path, "--json").json()
-    assert [row["id"] for row in rows] == ["a"]
+    rows = json_lines(run("encode", path, "--json"))
+    assert [row.keys() for row in rows] == [{"id", "sparse"}]
+    assert rows[0]["id"] == "a"
     assert "▁Password" in rows[0]["sparse"]
     assert all(weight > 0 for weight in rows[0]["sparse"].values())
-    assert run("encode", "-", "--json", stdin=path.read_text()).json() == rows
-    plain = run("encode", "-", "--json", stdin="one\n\ntwo\n").json()
+    assert json_lines(run("encode", "-", "--json", stdin=path.read_text())) == rows
+    plain = json_lines(run("encode", "-", "--json", "--outputs", "dense, multivector", stdin="one\n\ntwo\n"))
     assert [row["id"] for row in plain] == ["1", "3"]
+    assert [len(row["dense"]) for row in plain] == [384, 384]
+    assert len(plain[0]["multivector"][0]) == 128
+
+
+def test_encode_takes_chunks_and_goes_on_after_a_stop(
+    run: Command, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What Ctrl-C leaves is used: a second run encodes only the chunks that are missing."""
+    monkeypatch.setattr(encode_command, "CHUNK", 1)
+    to, calls = tmp_path / "made.safetensors", 0
+    encoder = open_model("small", "float32")
+    whole = encoder.encode
+
+    def stopping(*arguments: Any, **settings: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return whole(*arguments, **settings)
+
+    monkeypatch.setattr(encoder, "encode", stopping)
+    stopped = run("encode", lines, "--to", to)
+    assert stopped.code == 130
+    assert "stopped; 2 texts are kept" in stopped.err
+    assert not to.exists()
+    done = run("encode", lines, "--to", to)
+    assert done.code == 0, done.err
+    assert calls == 4
+    made = trichrome.Embeddings.load(to)
+    assert np.allclose(made.dense, whole([t for t in TEXTS if t]).dense, atol=1e-5)
+
+
+def test_texts_that_are_cut_are_counted_in_one_line(run: Command):
+    done = run("encode", "-", "--json", stdin="short\n" + "long " * 600 + "\n")
+    assert len(json_lines(done)) == 2
+    assert done.err == "1 of 2 texts were cut to the 512 tokens read\n"
 
 
 def test_encode_some_outputs(run: Command, lines: Path, tmp_path: Path):
