@@ -187,10 +187,13 @@ def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
         return made
 
     print(f"{len(texts)} texts, {sum(tokens)} tokens; searching batch sizes on a tenth of them")
-    search = {
-        name: {b: run(name, some, b)["seconds"] for b in BATCHES}
-        for name in ("flagembedding", "sentence-transformers")
-    }
+    search: dict[str, dict[int, float]] = {}
+    for name in ("flagembedding", "sentence-transformers"):
+        tried = search[name] = {}
+        for b in BATCHES:
+            tried[b] = run(name, some, b)["seconds"]
+            if sum(seconds > 1.2 * min(tried.values()) for seconds in list(tried.values())[-2:]) == 2:
+                break  # slower twice in a row: larger batches only pad more
     best = {name: min(tried, key=tried.__getitem__) for name, tried in search.items()}
     contenders = [
         ("trichrome", 0),

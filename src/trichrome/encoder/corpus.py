@@ -35,7 +35,8 @@ def encode_corpus(
     """
     path = Path(path)
     parts = path.with_name(f"{path.name}.parts")
-    described = json.dumps([encoder.fingerprint, kind, outputs, multivector_dtype])
+    precision = str(next(encoder.network.backbone.parameters()).dtype)  # the fingerprint leaves it out
+    described = json.dumps([encoder.fingerprint, precision, kind, outputs, multivector_dtype])
     files: list[Path] = []
     total = 0
     for batch in _chunks(texts, chunk):

@@ -6,14 +6,20 @@ build of torch lacks it, the plain network is used.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trichrome.encoder.heads import Network
-from trichrome.encoder.model import Backbone, LinearGelu
+from trichrome.encoder.model import Backbone, Layer, LinearGelu
 
 #: The batch size, in tokens, that the layout is chosen for; any other works with it.
 _TYPICAL_TOKENS = 2048
+#: Rows are filled up to a multiple of this: oneDNN compiles a kernel for every new number of rows, which
+#: takes longer than a pass over a batch.
+_ROWS = 128
 
 
 class PackedLinear(nn.Module):
@@ -45,20 +51,54 @@ def packable(network: Network) -> bool:
     )
 
 
+class PackedBackbone(nn.Module):
+    """What Backbone computes, for inference: ids [B, L] and mask [B, L] → hidden states [B, L, d]."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = backbone.config
+        self.embed = backbone.embed
+        self.layers = nn.ModuleList(PackedLayer(cast(Layer, layer)) for layer in backbone.layers)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        x, attend = self.embed(ids, mask)  # [B, L, d]
+        b, length, d = x.shape
+        rows = b * length
+        flat = x.new_zeros(-(-rows // _ROWS) * _ROWS, d)  # [R, d], R ≥ B·L
+        flat[:rows] = x.view(rows, d)
+        for layer in self.layers:
+            flat = layer(flat, attend, b, length)
+        return flat[:rows].view(b, length, d)
+
+
+class PackedLayer(nn.Module):
+    """What Layer computes, on rows [R, d] of which the first B·L are tokens."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.heads = layer.heads
+        self.qkv, self.out = PackedLinear(layer.qkv), PackedLinear(layer.out)
+        self.up, self.down = PackedLinear(layer.up), PackedLinear(layer.down)
+        self.norm1, self.norm2 = layer.norm1, layer.norm2
+
+    def forward(self, x: Tensor, attend: Tensor | None, b: int, length: int) -> Tensor:
+        rows, d = b * length, x.shape[1]
+        qkv = self.qkv(x)[:rows].view(b, length, 3, self.heads, d // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, L, d/h]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attend).transpose(1, 2)  # [B, L, h, d/h]
+        joined = torch.zeros_like(x)
+        joined[:rows].view(mixed.shape).copy_(mixed)
+        x = self.norm1(self.out(joined).add_(x))
+        made: Tensor = self.norm2(self.down(self.up(x)).add_(x))
+        return made
+
+
 def pack(network: Network) -> Network:
     """A network for inference that shares embeddings, norms and heads with the given one."""
     backbone = network.backbone
     assert isinstance(backbone, Backbone)  # packable said so
     with torch.inference_mode(False), torch.no_grad():
-        with torch.device("meta"):
-            made = Backbone(backbone.config)
-        made.word, made.position, made.segment = backbone.word, backbone.position, backbone.segment
-        made.norm = backbone.norm
-        for ours, theirs in zip(made.layers, backbone.layers, strict=True):
-            for name in ("qkv", "out", "up", "down"):
-                setattr(ours, name, PackedLinear(getattr(theirs, name)))
-            ours.norm1, ours.norm2 = theirs.norm1, theirs.norm2
-    return Network(made, network.heads).eval()
+        return Network(PackedBackbone(backbone), network.heads).eval()
 
 
 class Packing:

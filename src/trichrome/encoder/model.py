@@ -27,6 +27,13 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        x, attend = self.embed(ids, mask)
+        for layer in self.layers:
+            x = layer(x, attend)
+        return x
+
+    def embed(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Word + position + segment, normalised [B, L, d], and what may be attended [B, 1, 1, L] or None."""
         length = ids.shape[1]
         if length > self.config.max_tokens:
             raise ValueError(f"{length} tokens, but the position table takes {self.config.max_tokens}")
@@ -34,10 +41,7 @@ class Backbone(nn.Module):
         # padding stands at the end, so the positions of real tokens are first, first + 1, …
         where = self.position.weight[first : first + length] + self.segment.weight[0]  # [L, d]
         x: Tensor = self.dropout(self.norm(self.word(ids) + where))  # [B, L, d]
-        attend = None if mask is None or bool(mask.all()) else mask[:, None, None, :]  # [B, 1, 1, L]
-        for layer in self.layers:
-            x = layer(x, attend)
-        return x
+        return x, None if mask is None or bool(mask.all()) else mask[:, None, None, :]
 
 
 class LinearGelu(nn.Linear):
