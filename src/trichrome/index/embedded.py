@@ -35,9 +35,9 @@ T = TypeVar("T")
 #: Payload fields with an index of their own; filters on others read the payloads.
 INDEXED_FIELDS = ("lang",)
 #: HNSW: with these, recall@10 ≥ 0.99 against exact search over 50,000 vectors of width 384.
-_HNSW = engine.HnswIndexConfig(m=24, ef_construct=128, full_scan_threshold=10_000)
+_HNSW = engine.HnswIndexConfig(m=32, ef_construct=256, full_scan_threshold=10_000)
 #: Candidates the graph search keeps: so many, or twice k for a long list, whose tail it would lose else.
-_SEARCH_EF = 128
+_SEARCH_EF = 256
 #: Multivectors only rerank: no graph over them.
 _NO_HNSW = engine.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000)
 _DTYPES = {
