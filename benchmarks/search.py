@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 import shutil
 import tempfile
@@ -158,7 +157,7 @@ def main(
     results: dict[str, Any] = {}
     exact_top: dict[str, list[list[str]]] = {}
     for kind in ("exact", "embedded"):
-        folder = Path(tempfile.mkdtemp(dir=_scratch()))
+        folder = Path(tempfile.mkdtemp())
         try:
             with create_store(
                 folder / "store",
@@ -200,10 +199,6 @@ def main(
     }
     print(f"wrote {write_results('search.quick' if quick else 'search', record)}")
     print(json.dumps({kind: results[kind]["modes"] for kind in ("embedded", "exact")}))
-
-
-def _scratch() -> str | None:
-    return os.environ.get("TMPDIR")
 
 
 if __name__ == "__main__":

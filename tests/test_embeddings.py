@@ -92,7 +92,7 @@ def test_sparse_for_other_programs() -> None:
 
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ValueError, match="different numbers of texts"):
-        Embeddings(np.zeros((2, 3)), MultiVector and None, MultiVector(np.array([0, 1]), np.zeros((1, 2))))
+        Embeddings(np.zeros((2, 3)), None, MultiVector(np.array([0, 1]), np.zeros((1, 2))))
     with pytest.raises(ValueError, match="offsets must end at 3"):
         MultiVector(np.array([0, 1]), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="2 token ids but 1 weights"):
