@@ -83,6 +83,9 @@ class TrainingExample:
     negatives: hard negatives, possibly none (in-batch negatives serve then).
     positive_scores, negative_scores: a teacher's scores, one a passage, or None.
     prompt: an instruction put before the query. type: the task's kind. lang: a language tag.
+    id: what the row is about; rows with one id (translations, several questions of one text) are never
+    each other's negatives. positive_ids, negative_ids: the passages' document ids, one a passage, where
+    known; a passage that is relevant to another query of a batch is then not taken for its negative.
     """
 
     query: str
@@ -93,6 +96,9 @@ class TrainingExample:
     prompt: str | None = None
     type: str | None = None
     lang: str | None = None
+    id: str | None = None
+    positive_ids: tuple[str, ...] | None = None
+    negative_ids: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _require_str("TrainingExample", "query", self.query)
@@ -101,7 +107,10 @@ class TrainingExample:
                 _require_str("TrainingExample", f"{name}[{i}]", text)
         if not self.positives:
             raise ValueError("TrainingExample.positives must hold at least one passage")
-        for texts, scores in (("positives", "positive_scores"), ("negatives", "negative_scores")):
-            given, wanted = getattr(self, scores), len(getattr(self, texts))
-            if given is not None and len(given) != wanted:
-                raise ValueError(f"TrainingExample.{scores} holds {len(given)} scores for {wanted} {texts}")
+        for texts, one in (("positives", "positive"), ("negatives", "negative")):
+            for kind in ("scores", "ids"):
+                given, wanted = getattr(self, f"{one}_{kind}"), len(getattr(self, texts))
+                if given is not None and len(given) != wanted:
+                    raise ValueError(
+                        f"TrainingExample.{one}_{kind} holds {len(given)} {kind} for {wanted} {texts}"
+                    )

@@ -190,7 +190,7 @@ def test_the_cache_folder_and_its_names(encoder, monkeypatch, tmp_path) -> None:
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "bm25s", None)
-    from trichrome.evaluation.bm25 import BM25
+    from trichrome.search.bm25 import BM25
 
     with pytest.raises(TrichromeError, match=r"pip install 'trichrome\[eval\]'"):
         BM25([["a"]])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trichrome.evaluation.extras import require
+from trichrome.extras import require
 from trichrome.records import Qrels, Run
 
 #: The metrics' names here and their names in ir-measures.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trichrome.evaluation.extras import require
 from trichrome.evaluation.report import Report, Suite
+from trichrome.extras import require
 from trichrome.storage import atomic_write
 
 #: Baselines in greys; dense, sparse and multivector in three hues, the sums in their mixtures.

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from trichrome.embeddings import Embeddings
 from trichrome.errors import TrichromeError
-from trichrome.evaluation.bm25 import BM25, words
 from trichrome.evaluation.cache import Cache, Progress, content_hash, default_cache
 from trichrome.evaluation.metrics import METRICS, METRICS_DEPTH, means, per_query, rows_by_language
 from trichrome.evaluation.rankings import Rankings
@@ -24,6 +23,7 @@ from trichrome.evaluation.significance import SAMPLES, paired_bootstrap
 from trichrome.evaluation.task import Task
 from trichrome.index.store import Filter, Store
 from trichrome.records import JSON
+from trichrome.search.bm25 import BM25, words
 from trichrome.search.modes import LONG_MODES, M3_MODES, Mode, Preset
 from trichrome.search.retrieve import rank, require_signals, retrieve
 from trichrome.search.searcher import QueryEncoder

@@ -1,8 +1,9 @@
 """FlagEmbedding's training JSONL: one query with its positive and negative passages a line.
 
 Keys: ``query`` (string), ``pos`` (array, at least one), ``neg`` (array, may be empty or absent),
-``pos_scores`` and ``neg_scores`` (numbers, one a passage, or null), ``prompt``, ``type``, ``lang``. Other
-keys (an id, say) are no part of a TrainingExample and stay in the file.
+``pos_scores`` and ``neg_scores`` (numbers, one a passage, or null), ``prompt``, ``type``, ``lang``.
+Beyond its own: ``id`` (what the row is about), ``pos_ids`` and ``neg_ids`` (document ids, one a passage).
+Other keys are no part of a TrainingExample and stay in the file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trichrome.formats.jsonl import encodable
-from trichrome.formats.lines import fault, json_rows, kind, text_field, write_lines
+from trichrome.formats.lines import fault, id_field, json_rows, kind, text_field, write_lines
 from trichrome.formats.report import ReadReport, Records
 from trichrome.records import TrainingExample
 
@@ -55,6 +56,9 @@ def example_from_row(row: dict[str, Any]) -> TrainingExample:
         prompt=None if row.get("prompt") is None else text_field(row, "prompt"),
         type=None if row.get("type") is None else text_field(row, "type"),
         lang=None if row.get("lang") is None else text_field(row, "lang"),
+        id=None if row.get("id") is None else id_field(row, "id"),
+        positive_ids=_ids(row, "pos_ids", "pos"),
+        negative_ids=_ids(row, "neg_ids", "neg"),
     )
     _refuse_blank(example)
     return example
@@ -100,6 +104,20 @@ def _scores(row: dict[str, Any], name: str, passages: str) -> tuple[float, ...] 
     return tuple(float(value) for value in values)
 
 
+def _ids(row: dict[str, Any], name: str, passages: str) -> tuple[str, ...] | None:
+    values = row.get(name)
+    if values is None:
+        return None
+    if not isinstance(values, list):
+        raise TypeError(f'"{name}" must be an array of ids, got a {kind(values)}: {values!r:.60}')
+    for i, value in enumerate(values):
+        if type(value) not in (int, str):
+            raise TypeError(f'"{name}"[{i}] must be a string, got a {kind(value)}: {value!r:.60}')
+    if len(values) != len(row.get(passages) or ()):
+        raise ValueError(f'"{name}" holds {len(values)} ids for {len(row.get(passages) or ())} "{passages}"')
+    return tuple(str(value) for value in values)
+
+
 def write_examples(path: str | Path, examples: Iterable[TrainingExample]) -> int:
     """Write examples (gzip where the name ends in .gz), whole or not at all; returns how many.
 
@@ -123,5 +141,8 @@ def _lines(path: Path, examples: Iterable[TrainingExample]) -> Iterator[str]:
             "prompt": example.prompt,
             "type": example.type,
             "lang": example.lang,
+            "id": example.id,
+            "pos_ids": None if example.positive_ids is None else list(example.positive_ids),
+            "neg_ids": None if example.negative_ids is None else list(example.negative_ids),
         }
         yield encodable(path, number, {name: value for name, value in row.items() if value is not None})

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trichrome.evaluation.extras import require
+from trichrome.extras import require
 from trichrome.search.fuse import best
 
 K1, B = 0.9, 0.4

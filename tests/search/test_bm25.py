@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trichrome.evaluation.bm25 import BM25, words
+from trichrome.search.bm25 import BM25, words
 
 DOCUMENTS = ["the fox saw the dog", "a dog slept", "whales sing"]
 
