@@ -23,7 +23,7 @@ _ROWS = 128
 
 
 class PackedLinear(nn.Module):
-    """x [..., in] → activation(x W^T + b) [..., out], for inference only."""
+    """x [R, in] → activation(x W^T + b), or x W^T + b + residual [R, out], for inference only."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -31,10 +31,14 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias.detach()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _TYPICAL_TOKENS)
 
-    def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self.packed, self.bias, self.activation, [], "none" if self.activation == "gelu" else ""
-        )
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        product = torch.ops.mkldnn._linear_pointwise
+        made: Tensor
+        if residual is None:
+            algorithm = "none" if self.activation == "gelu" else ""
+            made = product(x, self.packed, self.bias, self.activation, [], algorithm)
+        else:
+            made = product.binary(x, residual, self.packed, self.bias, "add")
         return made
 
 
@@ -43,12 +47,18 @@ def packable(network: Network) -> bool:
     backbone = network.backbone
     return (
         isinstance(backbone, Backbone)
+        # layers that training has wrapped (low-rank deltas) compute more than their weights say
+        and all(type(m) in (nn.Linear, LinearGelu) for x in backbone.layers for m in _linears(x))
         and backbone.word.weight.device.type == "cpu"
         and backbone.word.weight.dtype in (torch.float32, torch.bfloat16)
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
     )
+
+
+def _linears(layer: nn.Module) -> tuple[nn.Module, ...]:
+    return tuple(layer.get_submodule(name) for name in ("qkv", "out", "up", "down"))
 
 
 class PackedBackbone(nn.Module):
@@ -66,8 +76,9 @@ class PackedBackbone(nn.Module):
         rows = b * length
         flat = x.new_zeros(-(-rows // _ROWS) * _ROWS, d)  # [R, d], R ≥ B·L
         flat[:rows] = x.view(rows, d)
+        joined = torch.zeros_like(flat)  # what the heads of a layer join in; one for all layers
         for layer in self.layers:
-            flat = layer(flat, attend, b, length)
+            flat = layer(flat, attend, joined, b, length)
         return flat[:rows].view(b, length, d)
 
 
@@ -81,15 +92,14 @@ class PackedLayer(nn.Module):
         self.up, self.down = PackedLinear(layer.up), PackedLinear(layer.down)
         self.norm1, self.norm2 = layer.norm1, layer.norm2
 
-    def forward(self, x: Tensor, attend: Tensor | None, b: int, length: int) -> Tensor:
+    def forward(self, x: Tensor, attend: Tensor | None, joined: Tensor, b: int, length: int) -> Tensor:
         rows, d = b * length, x.shape[1]
         qkv = self.qkv(x)[:rows].view(b, length, 3, self.heads, d // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, h, L, d/h]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attend).transpose(1, 2)  # [B, L, h, d/h]
-        joined = torch.zeros_like(x)
         joined[:rows].view(mixed.shape).copy_(mixed)
-        x = self.norm1(self.out(joined).add_(x))
-        made: Tensor = self.norm2(self.down(self.up(x)).add_(x))
+        x = self.norm1(self.out(joined, x))
+        made: Tensor = self.norm2(self.down(self.up(x), x))
         return made
 
 

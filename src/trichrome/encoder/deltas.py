@@ -1,0 +1,135 @@
+"""Low-rank deltas on disk, and how they are put into a backbone: W ← W + b·a, once, at loading.
+
+A deltas file is what low-rank training (Hu et al. 2021, arXiv 2106.09685) leaves beside its heads: for every
+weight that was trained two thin float16 matrices, `NAME.a` [r, in] and `NAME.b` [out, r], where NAME is the
+module's place in the backbone (`layers.3.qkv`, …, `position`). A file of megabytes then turns a public base
+into the trained model, and nothing besides torch is needed to read it.
+
+Metadata: format, version; base, a fingerprint of the weights that the deltas belong to; positions and
+position_method, where the position table was extended before training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trichrome.encoder.model import Backbone
+from trichrome.encoder.positions import extend_positions
+from trichrome.errors import TrichromeError
+from trichrome.storage import load_arrays, load_metadata, save_arrays
+
+FORMAT, VERSION = "trichrome-deltas", "1"
+
+#: The module whose rows are positions: its delta may have more rows than the base's table.
+POSITIONS = "position"
+
+
+def apply_deltas(backbone: nn.Module, deltas: str | Path | Mapping[str, Tensor]) -> None:
+    """Put deltas into a backbone's weights, in place.
+
+    deltas: a file of `write_deltas`, or its tensors: `NAME.a` [r, in] and `NAME.b` [out, r] for W [out, in].
+    Where they were trained with more positions than the backbone has, its table is extended first, so the
+    backbone's `config` may be another afterwards. The sum is made in float32 and kept in the precision of W.
+    Raises TrichromeError where the deltas belong to another base; the backbone is then as it was.
+    """
+    metadata: dict[str, str] = {}
+    if isinstance(deltas, Mapping):
+        where, tensors = "deltas", dict(deltas)
+    else:
+        where = str(deltas)
+        tensors, metadata = read_deltas(deltas)
+    names = sorted({name.rpartition(".")[0] for name in tensors})
+    weights = _checked(backbone, tensors, names, where)
+    if "base" in metadata and metadata["base"] != base_fingerprint(backbone, names):
+        raise TrichromeError(f"{where}: made for another base than this one (its weights differ)")
+
+    rows = len(tensors[f"{POSITIONS}.b"]) if POSITIONS in names else 0
+    tokens = int(metadata.get("positions", 0))
+    if isinstance(backbone, Backbone):
+        tokens = max(tokens, rows - backbone.config.first_position)
+        if tokens > backbone.config.max_tokens:
+            method = metadata.get("position_method", "tile")
+            extend_positions(backbone, tokens, cast(Literal["tile", "interpolate"], method))
+            weights[POSITIONS] = backbone.position.weight
+    with torch.no_grad():
+        for name in names:
+            weight = weights[name]
+            a, b = (tensors[f"{name}.{part}"].to(weight.device, torch.float32) for part in "ab")
+            weight.copy_(weight.float() + b @ a)
+
+
+def _checked(
+    backbone: nn.Module, tensors: Mapping[str, Tensor], names: Iterable[str], where: str
+) -> dict[str, Tensor]:
+    """The weight that each delta is for; names or shapes that don't fit are an error."""
+    modules = dict(backbone.named_modules())
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        module = modules.get(name)
+        if module is None or not isinstance(getattr(module, "weight", None), Tensor):
+            raise TrichromeError(
+                f"{where}: the backbone has no weight {name}: deltas of another architecture"
+            )
+        if not (f"{name}.a" in tensors and f"{name}.b" in tensors):
+            raise TrichromeError(f"{where}: {name} needs both {name}.a and {name}.b")
+        weight = cast(Tensor, module.weight)
+        a, b = tensors[f"{name}.a"], tensors[f"{name}.b"]
+        longer = name == POSITIONS and isinstance(backbone, Backbone) and len(b) > len(weight)
+        fits = a.ndim == b.ndim == 2 and len(a) == b.shape[1] and a.shape[1] == weight.shape[1]
+        if not fits or (len(b) != len(weight) and not longer):
+            raise TrichromeError(
+                f"{where}: {name} is {list(b.shape)}·{list(a.shape)}, but its weight is {list(weight.shape)}"
+            )
+        weights[name] = weight
+    return weights
+
+
+def write_deltas(
+    path: str | Path, tensors: Mapping[str, Tensor], base: str, extension: tuple[int, str] | None = None
+) -> None:
+    """Write deltas in float16, atomically.
+
+    tensors: as `apply_deltas` takes them. base: `base_fingerprint` of the weights before training.
+    extension: tokens and method of the position table, where it was extended.
+    """
+    metadata = {"format": FORMAT, "version": VERSION, "base": base}
+    if extension is not None:
+        metadata |= {"positions": str(extension[0]), "position_method": extension[1]}
+    arrays = {}
+    for name, tensor in sorted(tensors.items()):
+        arrays[name] = tensor.detach().to("cpu", torch.float16).numpy()
+        if not np.isfinite(arrays[name]).all():
+            raise TrichromeError(f"{name} is not finite in float16: the training has diverged")
+    save_arrays(path, arrays, metadata)
+
+
+def read_deltas(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors [float16] and the metadata of a deltas file."""
+    if not Path(path).exists():
+        raise TrichromeError(f"{path} is missing")
+    metadata = load_metadata(path)
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise TrichromeError(f"{path}: not a {FORMAT} file of version {VERSION}")
+    return {name: torch.from_numpy(np.array(a)) for name, a in load_arrays(path).items()}, metadata
+
+
+def base_fingerprint(backbone: nn.Module, names: Iterable[str]) -> str:
+    """sha256 over the shape and the first row of the named weights, the position table aside.
+
+    Enough to tell two bases apart, and quick. Rows are rounded to bfloat16, so that a base that is held in
+    half the precision is still the same; positions are left out because they may be extended first.
+    """
+    modules = dict(backbone.named_modules())
+    digest = hashlib.sha256()
+    for name in sorted(set(names) - {POSITIONS}):
+        weight = cast(Tensor, modules[name].weight).detach()
+        digest.update(f"{name} {list(weight.shape)}".encode())
+        digest.update(weight[0].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
