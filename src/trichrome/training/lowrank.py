@@ -10,10 +10,10 @@ The position table, where it is trained too, gets a delta of the same form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,7 @@ class LowRank:
     position_rank: the rank of the position table's delta; 0 leaves the table frozen. seed: of a.
     """
 
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
     rank: int = 16
     alpha: float = 32.0
     targets: tuple[str, ...] = ("qkv", "out", "up", "down")

@@ -13,12 +13,12 @@ from trichrome.extras import require
 from trichrome.storage import atomic_write
 from trichrome.training.diagnostics import Record, read_log
 
-#: (title, the names it shows: a prefix that ends in /, or a whole name; scale)
+#: (title, the names it shows: a prefix that ends in /, or a whole name; scale: exact begins at 0, unsmoothed)
 PANELS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("loss", ("loss/",), "linear"),
     ("gradient norm, before clipping", ("grad/",), "log"),
-    ("temperature", ("temperature",), "linear"),
-    ("learning rate", ("learning_rate",), "linear"),
+    ("temperature", ("temperature",), "exact"),
+    ("learning rate", ("learning_rate",), "exact"),
     ("sparse non-zeros a text", ("nonzeros/",), "linear"),
     ("texts without any sparse weight", ("zero/",), "share"),
     ("agreement of two rankings (Spearman)", ("agreement/",), "linear"),
@@ -72,8 +72,9 @@ def _panel(axes: Any, title: str, names: Sequence[str], scale: str, records: Seq
         x, y = [p[0] for p in points], [float(p[1]) for p in points]
         last = name.partition("/")[2] or name
         colour = _COLOURS.get(last, _REST[i % len(_REST)])
-        if len(x) < 30:
-            axes.plot(x, y, ".-", color=colour, linewidth=1.2, markersize=3, label=last)
+        if len(x) < 30 or scale == "exact":
+            style = ".-" if len(x) < 30 else "-"
+            axes.plot(x, y, style, color=colour, linewidth=1.2, markersize=3, label=last)
         else:
             axes.plot(x, y, color=colour, linewidth=0.5, alpha=0.25)
             axes.plot(x, smooth(y), color=colour, linewidth=1.4, label=last)
@@ -86,7 +87,7 @@ def _panel(axes: Any, title: str, names: Sequence[str], scale: str, records: Seq
         axes.set_yscale("log")
     elif scale == "share":
         axes.set_ylim(-0.02, 1.02)
-    elif scale == "zero":
+    elif scale in ("zero", "exact"):
         axes.set_ylim(bottom=0)
     if len(names) > 1:
         axes.legend(fontsize=7, frameon=False, ncols=1 + (len(names) > 5))
