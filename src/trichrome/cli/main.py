@@ -14,6 +14,8 @@ from trichrome.cli.encode import encode
 from trichrome.cli.evaluate import evaluate
 from trichrome.cli.index import index
 from trichrome.cli.info import info
+from trichrome.cli.mine import mine
+from trichrome.cli.score import score
 from trichrome.cli.search import search
 
 
@@ -51,6 +53,8 @@ app.command(no_args_is_help=True)(index)
 app.command(no_args_is_help=True)(search)
 app.command(no_args_is_help=True)(encode)
 app.command("eval", no_args_is_help=True)(evaluate)
+app.command(no_args_is_help=True)(mine)
+app.command(no_args_is_help=True)(score)
 app.command()(info)
 app.command()(demo)
 
