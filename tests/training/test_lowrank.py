@@ -10,6 +10,7 @@ from tests.tiny import TEXTS, tiny_encoder
 from trichrome.encoder import Encoder
 from trichrome.encoder.deltas import apply_deltas
 from trichrome.encoder.model import Backbone
+from trichrome.encoder.positions import extend_positions
 from trichrome.errors import TrichromeError
 from trichrome.training.lowrank import LowRank, add_lowrank, lowrank_state, merge_lowrank, save_deltas
 
@@ -57,10 +58,9 @@ def test_merged_shipped_and_in_training_are_one_model(
     tmp_path: Path, positions: int | None, rank: int
 ) -> None:
     encoder = tiny_encoder()
-    settings = LowRank(
-        rank=4, alpha=8, positions=positions, position_method="interpolate", position_rank=rank
-    )
-    add_lowrank(encoder.network, settings)
+    if positions:
+        extend_positions(encoder.network.backbone, positions)
+    add_lowrank(encoder.network, LowRank(rank=4, alpha=8, position_rank=rank))
     nudge(encoder)
     ids = torch.randint(4, 60, (3, encoder.network.backbone.config.max_tokens))
     with torch.no_grad():
@@ -130,6 +130,15 @@ def test_deltas_of_another_base_are_refused(tmp_path: Path) -> None:
     other.layers[0].qkv.weight.data += 0.1  # type: ignore[operator, union-attr]
     with pytest.raises(TrichromeError, match="another base"):
         apply_deltas(other, file)
+    stretched = tiny_encoder()
+    extend_positions(stretched.network.backbone, 96, "interpolate")
+    add_lowrank(stretched.network, LowRank(rank=2))
+    save_deltas(stretched.network, tmp_path / "stretched.safetensors")
+    plain = tiny_encoder().network.backbone
+    with pytest.raises(TrichromeError, match="another base"):
+        apply_deltas(plain, tmp_path / "stretched.safetensors")
+    assert plain.config == tiny_encoder().network.backbone.config
+    assert len(plain.position.weight) == 66  # as it was
     half = tiny_encoder().network.backbone.to(torch.bfloat16)
     apply_deltas(half, file)  # the same base in another precision
     with pytest.raises(TrichromeError, match=r"has no weight layers\.7\.qkv"):

@@ -11,6 +11,7 @@ import trichrome.training.retromae as module
 from tests.tiny import TEXTS, tiny_encoder
 from trichrome.encoder.tokenizer import Tokens
 from trichrome.errors import TrichromeError
+from trichrome.training.observations import gradient_norms
 from trichrome.training.retromae import (
     MaskedBatch,
     RetroMAE,
@@ -121,11 +122,11 @@ def test_the_loss_is_the_papers() -> None:
     model, tokens, special = tiny()
     batch = masked(tokens[:5], special)
     with torch.no_grad():
-        made = model.losses(batch)
+        made = model(batch)
     encoder, decoder = reference(model, batch)
     assert float(made["encoder"]) == pytest.approx(encoder, rel=1e-5)
     assert float(made["decoder"]) == pytest.approx(decoder, rel=1e-5)
-    assert model(batch).item() == pytest.approx(encoder + decoder, rel=1e-5)
+    assert made["total"].item() == pytest.approx(encoder + decoder, rel=1e-5)
 
 
 def test_blocks_of_logits_change_neither_loss_nor_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +135,7 @@ def test_blocks_of_logits_change_neither_loss_nor_gradients(monkeypatch: pytest.
 
     def run() -> tuple[Tensor, list[Tensor]]:
         model.zero_grad()
-        loss = model(batch)
+        loss = model(batch)["total"]
         loss.backward()
         return loss.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
@@ -145,6 +146,19 @@ def test_blocks_of_logits_change_neither_loss_nor_gradients(monkeypatch: pytest.
     assert len(whole[1]) == len(blocks[1])
     for one, two in zip(whole[1], blocks[1], strict=True):
         assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_half_the_precision_gives_nearly_the_same() -> None:
+    model, tokens, special = tiny()
+    batch = masked(tokens, special)
+    exact = model(batch)["total"]
+    model.network.autocast = torch.bfloat16
+    half = model(batch)["total"]
+    half.backward()
+    assert half.dtype == torch.float32
+    assert exact.item() != half.item()
+    assert half.item() == pytest.approx(exact.item(), rel=0.03)
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
 
 
 def test_the_decoder_does_not_see_what_it_predicts() -> None:
@@ -171,13 +185,14 @@ def test_pretraining_learns_and_leaves_the_heads_alone() -> None:
     model, tokens, special = tiny()
     before = {n: p.clone() for n, p in model.network.heads.named_parameters()}
     rows = masked(tokens, special)
-    start = model(rows).item()
+    start = model(rows)["total"].item()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)
     for seed in range(25):
         optimizer.zero_grad()
-        model(masked(tokens, special, seed)).backward()
+        model(masked(tokens, special, seed))["total"].backward()
         optimizer.step()
-    assert model(rows).item() < 0.6 * start
+    assert model(rows)["total"].item() < 0.6 * start
+    assert set(gradient_norms(model)) == {"grad/backbone", "grad/decoder", "grad/predict"}
     after = dict(model.network.heads.named_parameters())
     assert all(torch.equal(p, after[n]) for n, p in before.items())
 
@@ -185,7 +200,7 @@ def test_pretraining_learns_and_leaves_the_heads_alone() -> None:
 def test_texts_without_a_word_and_settings_without_sense() -> None:
     model, _, special = tiny()
     empty = tiny_encoder().tokenizer.encode(["", ""], "passage")
-    loss = model(masked(empty, special))
+    loss = model(masked(empty, special))["total"]
     loss.backward()
     assert loss.item() == 0
     with pytest.raises(TrichromeError, match="encoder_mask"):

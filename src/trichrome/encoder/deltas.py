@@ -5,8 +5,8 @@ weight that was trained two thin float16 matrices, `NAME.a` [r, in] and `NAME.b`
 module's place in the backbone (`layers.3.qkv`, …, `position`). A file of megabytes then turns a public base
 into the trained model, and nothing besides torch is needed to read it.
 
-Metadata: format, version; base, a fingerprint of the weights that the deltas belong to; positions and
-position_method, where the position table was extended before training.
+Metadata: format, version; base, a fingerprint of the weights that the deltas belong to; positions, the
+tokens that the position table took in training (a shorter one is extended by tiling).
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trichrome.encoder.config import BackboneConfig
 from trichrome.encoder.model import Backbone
 from trichrome.encoder.positions import extend_positions
 from trichrome.errors import TrichromeError
@@ -47,17 +48,19 @@ def apply_deltas(backbone: nn.Module, deltas: str | Path | Mapping[str, Tensor])
         tensors, metadata = read_deltas(deltas)
     names = sorted({name.rpartition(".")[0] for name in tensors})
     weights = _checked(backbone, tensors, names, where)
-    if "base" in metadata and metadata["base"] != base_fingerprint(backbone, names):
-        raise TrichromeError(f"{where}: made for another base than this one (its weights differ)")
 
-    rows = len(tensors[f"{POSITIONS}.b"]) if POSITIONS in names else 0
-    tokens = int(metadata.get("positions", 0))
+    before: tuple[nn.Embedding, BackboneConfig] | None = None
     if isinstance(backbone, Backbone):
-        tokens = max(tokens, rows - backbone.config.first_position)
+        before = backbone.position, backbone.config
+        rows = len(tensors[f"{POSITIONS}.b"]) if POSITIONS in names else 0
+        tokens = max(int(metadata.get("positions", 0)), rows - backbone.config.first_position)
         if tokens > backbone.config.max_tokens:
-            method = metadata.get("position_method", "tile")
-            extend_positions(backbone, tokens, cast(Literal["tile", "interpolate"], method))
+            extend_positions(backbone, tokens)
             weights[POSITIONS] = backbone.position.weight
+    if "base" in metadata and metadata["base"] != base_fingerprint(backbone, names):
+        if before is not None and isinstance(backbone, Backbone):
+            backbone.position, backbone.config = before
+        raise TrichromeError(f"{where}: made for another base than this one (its weights differ)")
     with torch.no_grad():
         for name in names:
             weight = weights[name]
@@ -92,16 +95,16 @@ def _checked(
 
 
 def write_deltas(
-    path: str | Path, tensors: Mapping[str, Tensor], base: str, extension: tuple[int, str] | None = None
+    path: str | Path, tensors: Mapping[str, Tensor], base: str, positions: int | None = None
 ) -> None:
     """Write deltas in float16, atomically.
 
     tensors: as `apply_deltas` takes them. base: `base_fingerprint` of the weights before training.
-    extension: tokens and method of the position table, where it was extended.
+    positions: tokens that the position table takes.
     """
     metadata = {"format": FORMAT, "version": VERSION, "base": base}
-    if extension is not None:
-        metadata |= {"positions": str(extension[0]), "position_method": extension[1]}
+    if positions is not None:
+        metadata["positions"] = str(positions)
     arrays = {}
     for name, tensor in sorted(tensors.items()):
         arrays[name] = tensor.detach().to("cpu", torch.float16).numpy()
@@ -121,15 +124,21 @@ def read_deltas(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def base_fingerprint(backbone: nn.Module, names: Iterable[str]) -> str:
-    """sha256 over the shape and the first row of the named weights, the position table aside.
+    """sha256 over the shape and the first row of the named weights, and the last row of the position table.
 
-    Enough to tell two bases apart, and quick. Rows are rounded to bfloat16, so that a base that is held in
-    half the precision is still the same; positions are left out because they may be extended first.
+    Enough to tell two bases apart, or two ways of making more positions, and quick. Rows are rounded to
+    bfloat16, so that a base that is held in that precision is still the same.
     """
     modules = dict(backbone.named_modules())
     digest = hashlib.sha256()
-    for name in sorted(set(names) - {POSITIONS}):
-        weight = cast(Tensor, modules[name].weight).detach()
-        digest.update(f"{name} {list(weight.shape)}".encode())
-        digest.update(weight[0].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    rows = {name: cast(Tensor, modules[name].weight) for name in names if name != POSITIONS}
+    for name, weight in sorted(rows.items()):
+        digest.update(f"{name} {list(weight.shape)}".encode() + _rounded(weight[0]))
+    if isinstance(backbone, Backbone):
+        digest.update(f"{len(backbone.position.weight)}".encode() + _rounded(backbone.position.weight[-1]))
     return digest.hexdigest()
+
+
+def _rounded(row: Tensor) -> bytes:
+    data: bytes = row.detach().to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
+    return data

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,6 @@ from torch.nn.utils import parametrize
 from trichrome.encoder.deltas import POSITIONS, apply_deltas, base_fingerprint, write_deltas
 from trichrome.encoder.heads import Network
 from trichrome.encoder.model import Backbone, LinearGelu
-from trichrome.encoder.positions import extend_positions
 from trichrome.errors import TrichromeError
 from trichrome.extras import require
 
@@ -37,8 +36,7 @@ class LowRank:
 
     rank, alpha: W + (alpha / rank)·b·a with b [out, rank], a [rank, in]. targets: the last part of the names
     of the Linears that get a delta; of trichrome's own backbone there are qkv, out, up, down. dropout: on
-    the delta's input. positions: extend the position table to so many tokens first, by position_method.
-    position_rank: the rank of the position table's delta; 0 leaves the table frozen. seed: of a.
+    the delta's input. position_rank: of the position table's delta; 0 leaves the table frozen. seed: of a.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
@@ -46,8 +44,6 @@ class LowRank:
     alpha: float = 32.0
     targets: tuple[str, ...] = ("qkv", "out", "up", "down")
     dropout: float = 0.0
-    positions: int | None = None
-    position_method: Literal["tile", "interpolate"] = "tile"
     position_rank: int = 0
     seed: int = 0
 
@@ -66,8 +62,8 @@ class LowRank:
 def add_lowrank(network: Network, settings: LowRank) -> None:
     """Freeze the backbone and give it trainable deltas, in place; heads are trainable.
 
-    The deltas start at zero: outputs are as before. The same seed gives the same start. Where
-    `settings.positions` extends the table, `network.backbone.config` is another afterwards.
+    The deltas start at zero: outputs are as before. The same seed gives the same start. More positions
+    (encoder.positions.extend_positions, tiled) are to be made before.
     """
     backbone = network.backbone
     if hasattr(backbone, _RECORD):
@@ -77,25 +73,19 @@ def add_lowrank(network: Network, settings: LowRank) -> None:
         there = sorted({name.split(".")[-1] for name in linears})
         raise TrichromeError(f"no Linear named {', '.join(missing)}; this backbone has {', '.join(there)}")
     targets = [name for name in linears if name.split(".")[-1] in settings.targets]
-    if (settings.positions or settings.position_rank) and not isinstance(backbone, Backbone):
+    if settings.position_rank and not isinstance(backbone, Backbone):
         raise TrichromeError("positions can be trained in trichrome's own backbone only")
 
     base = base_fingerprint(backbone, targets)
     backbone.requires_grad_(False)
     network.heads.requires_grad_(True)
-    extended = False
-    if isinstance(backbone, Backbone):
-        extended = settings.positions is not None and settings.positions > backbone.config.max_tokens
-        if extended and settings.positions is not None:
-            extend_positions(backbone, settings.positions, settings.position_method)
-            backbone.position.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         _inject(backbone, targets, settings)
         if settings.position_rank:
             delta = PositionDelta(backbone.position.weight, settings.position_rank)  # type: ignore[union-attr, arg-type]
             parametrize.register_parametrization(backbone.position, "weight", delta)  # type: ignore[arg-type]
-    setattr(backbone, _RECORD, _Added(settings, base, extended))
+    setattr(backbone, _RECORD, _Added(base))
 
 
 def lowrank_state(network: Network) -> dict[str, Tensor]:
@@ -116,11 +106,9 @@ def lowrank_state(network: Network) -> dict[str, Tensor]:
 
 def save_deltas(network: Network, path: str | Path) -> None:
     """Write the deltas of a network in training as one small file, for `apply_deltas`; without the heads."""
-    added = _added(network)
-    extension = None
-    if added.extended:
-        extension = (network.backbone.config.max_tokens, added.settings.position_method)  # type: ignore[union-attr]
-    write_deltas(path, lowrank_state(network), added.base, extension)  # type: ignore[arg-type]
+    backbone = network.backbone
+    positions = backbone.config.max_tokens if isinstance(backbone, Backbone) else None
+    write_deltas(path, lowrank_state(network), _added(network).base, positions)
 
 
 def merge_lowrank(network: Network) -> None:
@@ -194,11 +182,9 @@ class PositionDelta(nn.Module):
 
 @dataclass(frozen=True)
 class _Added:
-    """What add_lowrank did. base: the fingerprint of the frozen weights."""
+    """Left on a backbone that has deltas. base: the fingerprint of the frozen weights."""
 
-    settings: LowRank
     base: str
-    extended: bool
 
 
 def _added(network: Network) -> _Added:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
 from trichrome.embeddings import SIGNALS
-from trichrome.encoder.heads import Network
+from trichrome.encoder.heads import Heads, Network
 from trichrome.training.encoded import Encoded
 from trichrome.training.target import Target
 
@@ -60,17 +60,27 @@ def observe(
 
 
 @torch.no_grad()
-def gradient_norms(network: Network) -> dict[str, float]:
-    """The Euclidean norms of the gradients, for the log: grad/backbone and grad/HEAD. Before clipping."""
-    parts: dict[str, nn.Module] = {"backbone": network.backbone, **dict(network.heads.named_children())}
+def gradient_norms(module: nn.Module) -> dict[str, float]:
+    """The Euclidean norms of the gradients, for the log, before clipping.
+
+    Of a Network: grad/backbone and grad/HEAD; of a module that holds one (RetroMAE), its other parts too.
+    """
     norms: dict[str, Tensor] = {}
-    for name, module in parts.items():
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    for name, part in _parts(module):
+        gradients = [p.grad for p in part.parameters() if p.grad is not None]
         if gradients:
             norms[f"grad/{name}"] = torch.nn.utils.get_total_norm(gradients)
     if not norms:
         return {}
     return dict(zip(norms, torch.stack([v.double().cpu() for v in norms.values()]).tolist(), strict=True))
+
+
+def _parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        if isinstance(child, Network | Heads):
+            yield from _parts(child)
+        else:
+            yield name, child
 
 
 def distinct(ids: Tensor, chosen: Tensor) -> Tensor:

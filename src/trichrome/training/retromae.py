@@ -159,22 +159,21 @@ class RetroMAE(nn.Module):
         self.decoder = Decoder(backbone)
         self.predict = WordPredictor(backbone)
 
-    def forward(self, batch: MaskedBatch) -> Tensor:
-        """The loss of a batch of `mask_batch`: a scalar."""
-        return self.losses(batch)["total"]
-
-    def losses(self, batch: MaskedBatch) -> dict[str, Tensor]:
-        """The loss and its two terms: encoder, decoder, total. Means over the predicted tokens."""
+    def forward(self, batch: MaskedBatch) -> dict[str, Tensor]:
+        """The loss of a batch of `mask_batch` and its two terms, means over the predicted tokens: scalars
+        encoder, decoder, total."""
         backbone = self.network.backbone
         assert isinstance(backbone, Backbone)
-        hidden = backbone(batch.encoder.ids, batch.encoder.mask)  # [B, L, d]
-        vector = self.network.heads.pool(hidden, batch.encoder)  # [B, d]
-        states = self.decoder(backbone, vector, batch)  # [B, L, d]
-        word = backbone.word.weight
-        made = {
-            "encoder": self.predict.loss(hidden, batch.encoder_labels, word),
-            "decoder": self.predict.loss(states, batch.decoder_labels, word),
-        }
+        precision = self.network.autocast
+        with torch.autocast(batch.ids.device.type, precision, enabled=precision is not None):
+            hidden = backbone(batch.encoder.ids, batch.encoder.mask)  # [B, L, d]
+            vector = self.network.heads.pool(hidden, batch.encoder)  # [B, d]
+            states = self.decoder(backbone, vector, batch)  # [B, L, d]
+            word = backbone.word.weight
+            made = {
+                "encoder": self.predict.loss(hidden, batch.encoder_labels, word),
+                "decoder": self.predict.loss(states, batch.decoder_labels, word),
+            }
         return {**made, "total": made["encoder"] + made["decoder"]}
 
 
