@@ -12,7 +12,14 @@ from trichrome.encoder.deltas import apply_deltas
 from trichrome.encoder.model import Backbone
 from trichrome.encoder.positions import extend_positions
 from trichrome.errors import TrichromeError
-from trichrome.training.lowrank import LowRank, add_lowrank, lowrank_state, merge_lowrank, save_deltas
+from trichrome.training.lowrank import (
+    LowRank,
+    add_lowrank,
+    extract_deltas,
+    lowrank_state,
+    merge_lowrank,
+    save_deltas,
+)
 
 
 def hidden(encoder: Encoder, texts: list[str] = TEXTS) -> torch.Tensor:
@@ -106,6 +113,29 @@ def test_training_goes_on_after_a_merge_and_the_seed_decides() -> None:
         made.append(lowrank_state(encoder.network)["layers.0.qkv.a"])
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
+
+
+def test_two_stages_ship_as_one_file(tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    for stage in range(2):
+        add_lowrank(encoder.network, LowRank(rank=2, position_rank=1, seed=stage))
+        nudge(encoder)
+        merge_lowrank(encoder.network)
+    base, trained, file = (
+        tiny_encoder().network.backbone,
+        encoder.network.backbone,
+        tmp_path / "d.safetensors",
+    )
+    assert isinstance(base, Backbone)
+    assert isinstance(trained, Backbone)
+    assert 0.3 < extract_deltas(base, trained, 1, file) < 0.999
+    assert extract_deltas(base, trained, 4, file) == pytest.approx(1)
+    apply_deltas(base, file)
+    for name, weight in trained.named_parameters():
+        assert torch.allclose(weight, base.state_dict()[name], atol=2e-4)
+    trained.norm.bias.data += 1
+    with pytest.raises(TrichromeError, match=r"norm\.bias was trained too"):
+        extract_deltas(tiny_encoder().network.backbone, trained, 4, file)  # type: ignore[arg-type]
 
 
 def test_small_numbers_survive_float16(tmp_path: Path) -> None:

@@ -111,6 +111,36 @@ def save_deltas(network: Network, path: str | Path) -> None:
     write_deltas(path, lowrank_state(network), _added(network).base, positions)
 
 
+def extract_deltas(base: Backbone, trained: Backbone, rank: int, path: str | Path) -> float:
+    """Write what sets a trained backbone apart from its base as deltas of a rank, for `apply_deltas`.
+
+    For runs of several stages, each of which began from merged weights, and for weights trained whole. The
+    base must have as many positions as the trained one. Returns the share of the squared difference that
+    the deltas hold (1 where the rank suffices). TrichromeError: biases, norms or words were trained too,
+    which deltas can't hold.
+    """
+    if base.config != trained.config:
+        raise TrichromeError(f"the base has another shape: {base.config}, trained: {trained.config}")
+    state: dict[str, Tensor] = {}
+    kept = whole = 0.0
+    modules = dict(base.named_modules())
+    theirs = dict(trained.named_parameters())
+    for name, old in base.named_parameters():
+        if torch.equal(old, theirs[name]):
+            continue
+        place, _, last = name.rpartition(".")
+        if last != "weight" or not (isinstance(modules[place], nn.Linear) or place == POSITIONS):
+            raise TrichromeError(f"{name} was trained too; deltas hold changes of Linears and positions only")
+        difference = (theirs[name].detach() - old.detach()).double()  # [out, in]
+        u, strength, v = torch.linalg.svd(difference, full_matrices=False)  # [out, k], [k], [k, in]
+        state |= _balanced(place, v[:rank], u[:, :rank] * strength[:rank])
+        kept += float(strength[:rank].square().sum())
+        whole += float(strength.square().sum())
+    names = {name.rpartition(".")[0] for name in state}
+    write_deltas(path, state, base_fingerprint(base, names), base.config.max_tokens)
+    return kept / whole if whole else 1.0
+
+
 def merge_lowrank(network: Network) -> None:
     """Make the deltas part of the weights, in place: the network is then as if it had been trained whole.
 
