@@ -184,7 +184,7 @@ class Decoder(nn.Module):
         super().__init__()
         config = backbone.config
         d = config.hidden
-        self.heads, self.p = config.heads, config.dropout
+        self.heads, self.p = config.heads, backbone.dropout.p
         self.q, self.kv, self.out = nn.Linear(d, d), nn.Linear(d, 2 * d), nn.Linear(d, d)
         self.up, self.down = LinearGelu(d, config.ffn), nn.Linear(config.ffn, d)
         self.norm1, self.norm2 = nn.LayerNorm(d, eps=config.eps), nn.LayerNorm(d, eps=config.eps)
