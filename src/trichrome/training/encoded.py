@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from trichrome import scoring
-from trichrome.encoder.heads import Batch, Network
+from trichrome.embeddings import SIGNALS
+from trichrome.encoder.heads import Batch
+from trichrome.errors import TrichromeError
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,29 @@ class Encoded:
         made = [None if getattr(self, n) is None else next(rest) for n in OUTPUTS]
         return Encoded(self.ids, self.vector_mask, *made)
 
+    def take(self, rows: Tensor) -> Encoded:
+        """The texts `rows` [M], in this order."""
+        rows = rows.to(self.ids.device)
+        outputs = self.with_tensors([t[rows] for t in self.tensors()])
+        return replace(outputs, ids=self.ids[rows], vector_mask=self.vector_mask[rows])
+
 
 OUTPUTS = tuple(f.name for f in fields(Encoded))[2:]
 
 
-def encode(network: Network, batch: Batch, signals: Sequence[str]) -> Encoded:
-    """One forward pass; signals: any of dense, sparse, multivector."""
-    made = network(batch, **{s: s in signals for s in ("dense", "sparse", "multivector")})
-    return Encoded(batch.ids, made.vector_mask, made.dense, made.sparse_weights, made.vectors)
+def encode(network: nn.Module, batch: Batch, signals: Sequence[str]) -> Encoded:
+    """One forward pass of a Network (or of what wraps one); signals: any of dense, sparse, multivector."""
+    made = network(batch, **{s: s in signals for s in SIGNALS})
+    encoded = Encoded(batch.ids, made.vector_mask, made.dense, made.sparse_weights, made.vectors)
+    missing = [
+        s for s, name in zip(SIGNALS, OUTPUTS, strict=True) if s in signals and getattr(encoded, name) is None
+    ]
+    if missing or not encoded.tensors():
+        raise TrichromeError(
+            f"the network has no head for {', '.join(missing) or 'nothing asked for'}: "
+            f"add it or train on other signals than {', '.join(signals)}"
+        )
+    return encoded
 
 
 def concatenate(parts: Sequence[Encoded]) -> Encoded:

@@ -1,0 +1,8 @@
+"""Losses: pure functions of a score matrix [B, C] and a Target; one file a family."""
+
+from trichrome.training.losses.distillation import kl, listwise_kl, margin_mse
+from trichrome.training.losses.flops import flops
+from trichrome.training.losses.infonce import infonce
+from trichrome.training.losses.unified import unified
+
+__all__ = ["flops", "infonce", "kl", "listwise_kl", "margin_mse", "unified"]
