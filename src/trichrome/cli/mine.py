@@ -9,7 +9,14 @@ import typer
 from rich.table import Table
 
 from trichrome.cli.console import Stopped, counting_cuts, note, out, print_json, stages
-from trichrome.cli.settings import JsonOption, ModelOption, PrecisionOption, existing_store, precision
+from trichrome.cli.settings import (
+    JsonOption,
+    ModelOption,
+    PrecisionOption,
+    existing_store,
+    open_model,
+    precision,
+)
 from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
@@ -116,6 +123,8 @@ def mine(
     )
     sample = Sample(max_rows, max_candidates, tuple(filter(None, without.split(","))), skip_bad, seed)
     outs = list(iter_outs(examples, to))
+    if index is not None:
+        existing_store(index)  # or says what there is, before a model is opened
     encoder = _open(model, dtype, max_tokens, settings, index)
     rescorer = _rescorer(rescore, encoder, settings, dtype)
     device = "cpu" if encoder is None else str(encoder.device)
@@ -159,13 +168,16 @@ def _weights(text: str) -> tuple[float, float, float]:
 def _open(
     model: str, dtype: str, max_tokens: int | None, settings: MineSettings, index: str | None
 ) -> Encoder | None:
-    """The encoder, where anything needs one."""
+    """The encoder, where anything needs one; of the index's model where there is an index."""
     names = {source.name for source in (*settings.sources, *settings.fill)}
     if not settings.signals and "bm25" not in names:
         return None
-    import trichrome
+    if max_tokens is None:
+        encoder = open_model(model, dtype)
+    else:
+        import trichrome
 
-    encoder = trichrome.load(model, dtype=precision(dtype), max_tokens=max_tokens)
+        encoder = trichrome.load(model, dtype=precision(dtype), max_tokens=max_tokens)
     if index is not None and settings.signals:
         from trichrome.index import check_model, read_manifest
 
@@ -207,13 +219,13 @@ def _show(reports: dict[str, MineReport]) -> None:
     total = MineReport.total(reports.values())
     files = Table(title="negatives by file", title_justify="left")
     for name in ("file", "queries", "candidates", "negatives", "% short", "% none", "% above s(q,p)"):
-        files.add_column(name, justify="left" if name == "file" else "right")
+        files.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
     rows = [*reports.items(), *([("all", total)] if len(reports) > 1 else [])]
     for name, r in rows:
         above = 100 * r.above / max(1, len(r.scores["candidates"])) if "candidates" in r.scores else None
         files.add_row(
-            name, f"{r.queries:,}", f"{r.candidates:,}", f"{r.drawn:,}", f"{100 * r.short:.1f}",
-            f"{100 * r.empty:.1f}", "–" if above is None else f"{above:.1f}",
+            name.split(".jsonl")[0], f"{r.queries:,}", f"{r.candidates:,}", f"{r.drawn:,}",
+            f"{100 * r.short:.1f}", f"{100 * r.empty:.1f}", "–" if above is None else f"{above:.1f}",
         )  # fmt: skip
     out.print(files)
     rules = Table(title=f"what became of {total.considered:,} candidates", title_justify="left")

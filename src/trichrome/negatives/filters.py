@@ -83,9 +83,9 @@ def known_answers(
     shared = answers.get(plain(example.query), Answers())
     keys, others = keys_of(example), shared.keys - keys_of(example)
     texts = shared.texts - set(example.positives)
-    of_others = np.isin(rows, pool.with_keys(others)) if others else np.zeros(len(rows), np.bool_)
+    of_others = pool.alike(rows, pool.with_keys(others)) if others else np.zeros(len(rows), np.bool_)
     yield "same query", of_others | pool.same_text(rows, texts) if texts else of_others
-    yield "same id", np.isin(rows, pool.with_keys(keys))
+    yield "same id", pool.alike(rows, pool.with_keys(keys))
     yield "same text", pool.same_text(rows, [*example.positives, example.query])
 
 

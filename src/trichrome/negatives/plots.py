@@ -53,11 +53,14 @@ def _draw_scores(axes: Any, report: MineReport, title: str, legend: bool = False
         return
     low = min(histogram.quantile(0.001) for histogram in shown.values()) - BIN
     high = max(histogram.quantile(0.999) for histogram in shown.values()) + BIN
-    edges = np.linspace(low, high, 61)
+    step = BIN * max(1, round((high - low) / 50 / BIN))  # whole bins, so that bars are even
+    edges = np.arange(np.floor(low / step) * step, high + step, step)
     for name, histogram in shown.items():
         places = [(b + 0.5) * BIN for b in histogram.bins]
         weights = np.array(list(histogram.bins.values())) / len(histogram)
-        axes.hist(places, edges, weights=weights, label=name, color=_COLOURS[name], alpha=0.65)
+        axes.hist(
+            places, edges, weights=weights, label=name, color=_COLOURS[name], alpha=0.6, histtype="stepfilled"
+        )
     _plain(axes)
     axes.set_yticks([])
     if legend:

@@ -37,7 +37,7 @@ class Pool(Protocol):
     """Passages by row number. lang: only the passages of that language, all where None."""
 
     def rows(self, lang: str | None) -> Rows:
-        """Every row, ascending."""
+        """Every row, in an order that is the same whenever the passages are."""
 
     def texts(self, rows: Rows) -> list[str]:
         """The passages' texts, as the encoder reads them."""
@@ -53,6 +53,9 @@ class Pool(Protocol):
 
     def same_text(self, rows: Rows, texts: Iterable[str]) -> NDArray[np.bool_]:
         """[n] which rows say the same as one of the texts: see `plain`."""
+
+    def alike(self, rows: Rows, others: Rows) -> NDArray[np.bool_]:
+        """[n] which rows are one of the others, or say the same as one."""
 
     def search(self, signal: str, queries: Embeddings, k: int, lang: str | None) -> list[Rows]:
         """For each query at most k rows, best first, by the dense or the sparse score."""
@@ -191,6 +194,9 @@ class MemoryPool:
     def same_text(self, rows: Rows, texts: Iterable[str]) -> NDArray[np.bool_]:
         known = [self._plain_keys[p] for p in map(plain, texts) if p in self._plain_keys]
         return np.isin(self._plain[rows], known)
+
+    def alike(self, rows: Rows, others: Rows) -> NDArray[np.bool_]:
+        return np.isin(self._plain[rows], self._plain[others])
 
     def search(self, signal: str, queries: Embeddings, k: int, lang: str | None) -> list[Rows]:
         rows = self.rows(lang)

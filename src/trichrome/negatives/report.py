@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from trichrome.negatives.filters import RULES
 from trichrome.records import JSON
 
 #: Width of a histogram's bins; two histograms add up whatever they were made from.
-BIN = 0.01
+BIN = 0.005
 
 
 @dataclass
@@ -34,9 +35,9 @@ class Histogram:
     @property
     def mean(self) -> float:
         """To within half a bin; NaN where nothing was counted."""
-        return (
-            sum((b + 0.5) * BIN * n for b, n in self.bins.items()) / len(self) if self.bins else float("nan")
-        )
+        if not self.bins:
+            return float("nan")
+        return math.fsum((b + 0.5) * BIN * n for b, n in self.bins.items()) / len(self)
 
     def quantile(self, share: float) -> float:
         """The score below which that share lies, to within a bin; NaN where nothing was counted."""

@@ -30,8 +30,8 @@ class StorePool:
 
     def rows(self, lang: str | None) -> Rows:
         if lang not in self._rows:
-            ids = [id for id, _ in self.store.scan(_where(lang), fields=["lang"])]
-            self._rows[lang] = np.sort(self.store.rows_of(ids))
+            ids = sorted(id for id, _ in self.store.scan(_where(lang), fields=["lang"]))
+            self._rows[lang] = self.store.rows_of(ids)
         return self._rows[lang]
 
     def texts(self, rows: Rows) -> list[str]:
@@ -69,6 +69,11 @@ class StorePool:
             if row not in self._plain:
                 self._plain[row] = plain(text)
         return np.array([self._plain[row] in wanted for row in rows.tolist()], np.bool_)
+
+    def alike(self, rows: Rows, others: Rows) -> NDArray[np.bool_]:
+        if not len(others):
+            return np.zeros(len(rows), np.bool_)
+        return self.same_text(rows, self.texts(others))
 
     def search(self, signal: str, queries: Embeddings, k: int, lang: str | None) -> list[Rows]:
         where = _where(lang)
