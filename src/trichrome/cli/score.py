@@ -70,14 +70,16 @@ def score(
             }
         )
         return
-    table = Table(title=f"{to}: {report.scored:,} of {report.rows:,} rows scored", title_justify="left")
+    out.print(f"{to}: {report.scored:,} of {report.rows:,} rows scored", markup=False, soft_wrap=True)
+    table = Table()
     for name in ("", "count", "mean", "5 %", "50 %", "95 %"):
         table.add_column(name, justify="right" if name else "left")
     for name, h in (("positives", report.positives), ("negatives", report.negatives)):
         if len(h):
             quantiles = [f"{h.quantile(q):.2f}" for q in (0.05, 0.5, 0.95)]
             table.add_row(name, f"{len(h):,}", f"{h.mean:.3f}", *quantiles)
-    out.print(table)
+    if table.row_count:
+        out.print(table)
     if agree is not None:
         share = f"{100 * agree:.1f} % of {report.judged:,} rows with negatives"
         out.print(f"{share}: every positive above every negative", markup=False, soft_wrap=True)
