@@ -11,7 +11,7 @@ import pytest
 from tests.negatives.small import UntiedEncoder, documents, examples
 from trichrome.errors import TrichromeError
 from trichrome.formats.flagembedding import read_examples, write_examples
-from trichrome.negatives import MineReport, MineSettings, Sample, Source, mine_files, read_part
+from trichrome.negatives import MineReport, MineSettings, Rules, Sample, Source, mine_files, read_part
 from trichrome.negatives.files import REPORT_SUFFIX, iter_outs
 from trichrome.negatives.plots import plot_report
 from trichrome.records import TrainingExample
@@ -53,6 +53,27 @@ def test_languages_are_left_out_alone_and_in_pairs(tmp_path: Path):
     part = read_part(tmp_path / "rows.jsonl", Sample(without=("en", "eu")))
     assert [e.lang for e in part.examples] == [None, "et"]
     assert part.table.texts == ["p3", "p4"]
+
+
+def test_the_passages_language_counts_in_pairs_of_languages(tmp_path: Path):
+    tags = ["de-en", "fr-en", "en-de", "fr-de"] * 4
+    rows = [TrainingExample(f"word{i}", (f"word{i} word{i + 1}",), lang=tag) for i, tag in enumerate(tags)]
+    write_examples(tmp_path / "rows.jsonl", rows)
+    paths = [tmp_path / "rows.jsonl"], [tmp_path / "out.jsonl"]
+    settings = replace(
+        SETTINGS,
+        within_language=True,
+        pair_tags=True,
+        rules=Rules(),
+        sources=(Source("random"),),
+        negatives=9,
+    )
+    mine_files(*paths, UntiedEncoder(), settings, Sample(max_rows=3))
+    made = list(read_examples(paths[1][0]))
+    side = {row.positives[0]: str(row.lang)[-2:] for row in rows}
+    assert sorted(str(e.lang)[-2:] for e in made) == ["de"] * 3 + ["en"] * 3
+    assert all({side[t] for t in e.negatives} == {str(e.lang)[-2:]} for e in made)
+    assert all(len(e.negatives) == 7 for e in made)  # all others of the language
 
 
 def test_a_row_that_was_not_drawn_still_says_what_answers_a_query(tmp_path: Path):

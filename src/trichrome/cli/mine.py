@@ -58,6 +58,10 @@ def mine(
     within_language: Annotated[
         bool, typer.Option("--within-language", help="Candidates of the row's language only.")
     ] = False,
+    pair_tags: Annotated[
+        bool,
+        typer.Option("--pair-tags", help="lang is A-B, of query and passage (bitext): B is what counts."),
+    ] = False,
     without: Annotated[str, typer.Option(help="Languages whose rows are left out: eu,et,el.")] = "",
     max_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows of each file and language, drawn by the seed.")
@@ -117,6 +121,7 @@ def mine(
         rules=Rules(absolute_margin, None if unjudged else relative_margin or None, ceiling),
         rescore_rules=Rules(rescore_absolute, rescore_margin or None),
         within_language=within_language,
+        pair_tags=pair_tags,
         keep=keep,
         scores=scores,
         seed=seed,
@@ -219,7 +224,7 @@ def _show(reports: dict[str, MineReport]) -> None:
     total = MineReport.total(reports.values())
     files = Table(title="negatives by file", title_justify="left")
     for name in ("file", "queries", "candidates", "negatives", "% short", "% none", "% above s(q,p)"):
-        files.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
+        files.add_column(name, justify="left" if name == "file" else "right", no_wrap=name == "file")
     rows = [*reports.items(), *([("all", total)] if len(reports) > 1 else [])]
     for name, r in rows:
         above = 100 * r.above / max(1, len(r.scores["candidates"])) if "candidates" in r.scores else None

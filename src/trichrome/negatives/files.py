@@ -61,28 +61,32 @@ class FilePart:
     read: ReadReport
 
 
-def read_part(path: Path, sample: Sample, candidates: bool = True) -> FilePart:
+def read_part(
+    path: Path, sample: Sample, settings: MineSettings | None = None, candidates: bool = True
+) -> FilePart:
     """Read a file once to draw its rows and once for what they share with the others.
 
-    candidates: whether the file's positives may be drawn as negatives; else a corpus gives them.
+    settings: say what a row's language is. candidates: whether the file's positives may be drawn as negatives; else a corpus gives them.
     """
     rows = read_examples(path, skip_bad=sample.skip_bad)
+    language = (settings or MineSettings()).language
     chosen: dict[str | None, list[tuple[float, int, TrainingExample]]] = defaultdict(list)
     further: dict[str | None, list[tuple[float, int, TrainingExample]]] = defaultdict(list)
     for number, example in enumerate(rows):
         if not sample.wants(example.lang):
             continue
         place = _place(sample.seed, number)
-        left = _keep(chosen[example.lang], (place, number, example), sample.max_rows)
+        lang = language(example.lang)
+        left = _keep(chosen[lang], (place, number, example), sample.max_rows)
         if candidates and left is not None:
-            _keep(further[example.lang], left, sample.max_candidates)
+            _keep(further[lang], left, sample.max_candidates)
     table = PassageTable()
     examples = [e for _, _, e in sorted((r for rows in chosen.values() for r in rows), key=lambda r: r[1])]
     others = [e for _, _, e in sorted((r for rows in further.values() for r in rows), key=lambda r: r[1])]
     for example in (*examples, *others):
         ids = example.positive_ids or (None,) * len(example.positives)
         for text, doc_id in zip(example.positives, ids, strict=True):
-            table.add(text, example.lang, doc_id, example.id, candidate=candidates)
+            table.add(text, language(example.lang), doc_id, example.id, candidate=candidates)
     report = rows.report
     asked = {plain(example.query) for example in examples}
     same: dict[str, Answers] = {}
@@ -166,7 +170,7 @@ def _mine_file(
     made_from: str,
 ) -> MineReport:
     progress("read", 0, 1)
-    part = read_part(path, sample, candidates=corpus is None and pool is None)
+    part = read_part(path, sample, settings, candidates=corpus is None and pool is None)
     if not part.examples:
         raise TrichromeError(f"{path}: no row is left to mine for ({part.read.summary()})")
     for document in corpus() if corpus is not None else ():

@@ -116,7 +116,7 @@ class _Work:
         if settings.signals and encoder is not None:
             with self._timed("encode queries"):
                 embeddings = encode_texts(encoder, texts, "query", settings.signals, progress)
-        langs = [example.lang for example in examples]
+        langs = [settings.language(example.lang) for example in examples]
         self.queries = Queries(texts, embeddings, langs, [self._positive_rows(e) for e in examples])
         self.finders: dict[str, Finder] = {
             source.name: finder(source.name, pool, self.queries, encoder, settings)
@@ -126,8 +126,8 @@ class _Work:
     def all(self) -> list[Negatives]:
         """Every query's negatives, in the order of the queries."""
         groups: dict[str | None, list[int]] = defaultdict(list)
-        for i, example in enumerate(self.examples):
-            groups[example.lang if self.settings.within_language else None].append(i)
+        for i, lang in enumerate(self.queries.langs):
+            groups[lang if self.settings.within_language else None].append(i)
         made: list[Negatives] = [Negatives(_NONE)] * len(self.examples)
         done = 0
         for lang, members in groups.items():

@@ -91,7 +91,8 @@ class MineSettings:
     weights: of dense, sparse and multivector in hybrid scores, as source and as judge.
     rules: for the judge's scores. rescore_rules: for the scores of a rescorer (a cross-encoder, say), which
     sees at most `rescored` candidates a query, in the order drawn.
-    within_language: candidates are of the row's `lang`. keep: the row's own negatives stay, and count.
+    within_language: candidates are of the row's `lang`. pair_tags: `lang` is "A-B", the query's language and
+    the passage's, as in bitext; B is then the language that counts. keep: the row's own negatives stay, and count.
     scores: whose scores are written as pos_scores and neg_scores.
     topic_size: queries a topic, about. block: queries searched at a time.
     """
@@ -107,6 +108,7 @@ class MineSettings:
     rescore_rules: Rules = field(default_factory=lambda: Rules(relative_margin=0.95))
     rescored: int = 30
     within_language: bool = False
+    pair_tags: bool = False
     keep: bool = False
     scores: Literal["none", "judge", "rescorer"] = "none"
     topic_size: int = 200
@@ -132,6 +134,10 @@ class MineSettings:
             raise TrichromeError("score bins need a judge: choose one, or draw top or random")
         if self.judge == "none" and self.scores == "judge":
             raise TrichromeError("without a judge there are no scores to write")
+
+    def language(self, lang: str | None) -> str | None:
+        """The language of a row's passages."""
+        return lang.rpartition("-")[2] if self.pair_tags and lang is not None else lang
 
     @property
     def judged(self) -> tuple[str, ...]:
