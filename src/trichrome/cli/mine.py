@@ -54,7 +54,9 @@ def mine(
     ] = 0.95,
     absolute_margin: Annotated[float | None, typer.Option(help="Keep s(q,n) up to s(q,p) less this.")] = None,
     ceiling: Annotated[float | None, typer.Option(help="Keep s(q,n) up to this.")] = None,
-    weights: Annotated[str, typer.Option(help="Of dense, sparse, multivector in hybrid.")] = "1,0.3,0",
+    weights: Annotated[
+        str, typer.Option(help="Of dense, sparse, multivector in hybrid; 0 for the third is fast.")
+    ] = "1,0.3,0",
     within_language: Annotated[
         bool, typer.Option("--within-language", help="Candidates of the row's language only.")
     ] = False,

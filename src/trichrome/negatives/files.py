@@ -66,7 +66,8 @@ def read_part(
 ) -> FilePart:
     """Read a file once to draw its rows and once for what they share with the others.
 
-    settings: say what a row's language is. candidates: whether the file's positives may be drawn as negatives; else a corpus gives them.
+    settings: say what a row's language is. candidates: whether the file's positives may be drawn as
+    negatives; else a corpus gives them.
     """
     rows = read_examples(path, skip_bad=sample.skip_bad)
     language = (settings or MineSettings()).language

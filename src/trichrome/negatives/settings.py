@@ -92,7 +92,8 @@ class MineSettings:
     rules: for the judge's scores. rescore_rules: for the scores of a rescorer (a cross-encoder, say), which
     sees at most `rescored` candidates a query, in the order drawn.
     within_language: candidates are of the row's `lang`. pair_tags: `lang` is "A-B", the query's language and
-    the passage's, as in bitext; B is then the language that counts. keep: the row's own negatives stay, and count.
+    the passage's, as in bitext; B is then the language that counts. keep: the row's own negatives stay, and
+    count towards `negatives`.
     scores: whose scores are written as pos_scores and neg_scores.
     topic_size: queries a topic, about. block: queries searched at a time.
     """
