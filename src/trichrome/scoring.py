@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from trichrome.blockwise import MaxSim, SparseScores
 from trichrome.embeddings import SIGNALS, Embeddings, MultiVector, Sparse
 
 #: Weights of dense, sparse and multivector when all are summed (M3 paper, MIRACL).
@@ -53,10 +54,12 @@ def dense_pair_scores(queries: Tensor, passages: Tensor) -> Tensor:
 def sparse_scores(q_ids: Tensor, q_weights: Tensor, p_ids: Tensor, p_weights: Tensor) -> Tensor:
     """[B, Lq] ids and weights against [C, Lp] → [B, C].
 
-    Only the token ids that occur on both sides take part, so nothing as wide as the vocabulary is built.
+    Only the token ids that occur on both sides take part, in blocks, so nothing as wide as the vocabulary
+    is built, nor kept for the backward pass.
     """
     shared = _shared_ids(q_ids, p_ids)  # [U]
-    return sparse_matrix(q_ids, q_weights, shared) @ sparse_matrix(p_ids, p_weights, shared).T
+    scores: Tensor = SparseScores.apply(q_ids, q_weights, p_ids, p_weights, shared)  # type: ignore[no-untyped-call]
+    return scores
 
 
 def sparse_pair_scores(q_ids: Tensor, q_weights: Tensor, p_ids: Tensor, p_weights: Tensor) -> Tensor:
@@ -88,21 +91,18 @@ def _shared_ids(q_ids: Tensor, p_ids: Tensor) -> Tensor:
 def multivector_scores(queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
     """[B, Lq, d] against [C, Lp, d], masks [B, Lq] and [C, Lp] (true = real token) → [B, C].
 
-    A query or a passage without a token scores 0.
+    A query or a passage without a token scores 0. Products are made in blocks; the backward pass keeps only
+    which of a passage's tokens each query token chose.
     """
-    products = torch.einsum("bqd,cpd->bcqp", queries, passages)  # [B, C, Lq, Lp]
-    return _mean_of_maxima(products, q_mask[:, None], p_mask[None])
+    scores: Tensor = MaxSim.apply(queries, passages, q_mask, p_mask)  # type: ignore[no-untyped-call]
+    return scores
 
 
 def multivector_pair_scores(queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
     """[B, Lq, d] with [B, Lp, d], masks [B, Lq] and [B, Lp] → [B]."""
-    return _mean_of_maxima(torch.einsum("bqd,bpd->bqp", queries, passages), q_mask, p_mask)
-
-
-def _mean_of_maxima(products: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
-    """[..., Lq, Lp] products, masks [..., Lq] and [..., Lp] → [...]."""
+    products = torch.einsum("bqd,bpd->bqp", queries, passages)  # [B, Lq, Lp]
     # max and not amax: its backward pass needs the winners' places only, not all products again
-    best = products.masked_fill(~p_mask[..., None, :], -torch.inf).max(-1).values  # [..., Lq]
+    best = products.masked_fill(~p_mask[:, None], -torch.inf).max(-1).values  # [B, Lq]
     counted = q_mask & p_mask.any(-1, keepdim=True)
     total = torch.where(counted, best, 0).sum(-1)
     return total / q_mask.sum(-1).clamp(min=1)

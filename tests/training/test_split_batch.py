@@ -57,7 +57,7 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 
 
 def trainable(dropout: float = 0.0, dtype: torch.dtype = torch.float64) -> Encoder:
-    """The tiny encoder, its sparse head lifted so that some tokens have weights; float64 shows small errors."""
+    """The tiny encoder, its sparse head lifted so that some tokens have weights."""
     encoder = tiny_encoder()
     network = encoder.network.to(dtype).requires_grad_(True).train(dropout > 0)
     assert isinstance(network.heads.sparse, torch.nn.Linear)
