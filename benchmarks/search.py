@@ -33,13 +33,13 @@ from trichrome.embeddings import Embeddings
 from trichrome.encoder import Encoder, TruncationWarning
 from trichrome.encoder.corpus import encode_corpus
 from trichrome.errors import TrichromeError
-from trichrome.evaluation.cache import default_cache
 from trichrome.formats.passages import cut_documents
 from trichrome.index import create_store
 from trichrome.index.store import Store
 from trichrome.records import Document
 from trichrome.search.modes import MODE_NAMES
 from trichrome.search.searcher import Searcher
+from trichrome.storage import default_cache
 
 PASSAGE_TOKENS = 128
 EVALUATION = ("xquad-pool", "cranfield", "afriqa-dev", "cosqa-dev", "jaquad-dev", "cmrc-dev")
@@ -115,9 +115,9 @@ def measure(searcher: Searcher, queries: list[str], encoded: Embeddings) -> dict
     figures: dict[str, Any] = {}
     for mode in MODE_NAMES:
         for i in range(20):  # warm: compiled kernels, mapped pages
-            searcher.search_embedded(encoded[i], mode)
+            searcher.search(encoded[i], mode)
         hits, figures[mode] = time_each(
-            [partial(searcher.search_embedded, encoded[i], mode) for i in range(len(queries))]
+            [partial(searcher.search, encoded[i], mode) for i in range(len(queries))]
         )
         some = queries[:50]
         _, with_encoding = time_each([partial(searcher.search, q, mode) for q in some])

@@ -25,6 +25,12 @@ _COPY_BYTES = 64 << 20
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
+def default_cache() -> Path:
+    """Where what can be made again is kept: $TRICHROME_CACHE, or ~/.cache/trichrome."""
+    given = os.environ.get("TRICHROME_CACHE")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "trichrome"
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """A file to write to that takes its name only when everything is on disk.

@@ -11,11 +11,12 @@ from tests.evaluation.tiny_task import WordEncoder, make_task
 from trichrome.embeddings import SIGNALS
 from trichrome.errors import TrichromeError
 from trichrome.evaluation import BASELINES, METRICS, Options, Task, evaluate, evaluate_many
-from trichrome.evaluation.cache import Cache, content_hash, default_cache
+from trichrome.evaluation.cache import Cache, content_hash
 from trichrome.index import open_store
 from trichrome.records import Document
 from trichrome.scoring import score
 from trichrome.search.modes import M3_MODES, MODE_NAMES, mode_named
+from trichrome.storage import default_cache
 
 
 @pytest.fixture

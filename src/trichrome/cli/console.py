@@ -75,9 +75,12 @@ class Bar:
         self._progress = progress
         self._task = task
 
-    def at(self, done: float, free: float = 0) -> None:
-        """Show how many are done; `free` of them cost no work, so the rate leaves them out."""
-        self._progress.update(self._task, completed=done, begun=free)
+    def at(self, done: float, free: float = 0, label: str | None = None, total: float | None = None) -> None:
+        """Show how many are done; `free` of them cost no work, so the rate leaves them out.
+
+        label, total: instead of those shown.
+        """
+        self._progress.update(self._task, completed=done, begun=free, description=label, total=total)
 
 
 @contextmanager

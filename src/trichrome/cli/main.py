@@ -17,6 +17,7 @@ from trichrome.cli.info import info
 from trichrome.cli.mine import mine
 from trichrome.cli.score import score
 from trichrome.cli.search import search
+from trichrome.cli.train import train
 
 
 class Commands(TyperGroup):
@@ -55,6 +56,7 @@ app.command(no_args_is_help=True)(encode)
 app.command("eval", no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(mine)
 app.command(no_args_is_help=True)(score)
+app.command(no_args_is_help=True)(train)
 app.command()(info)
 app.command()(demo)
 

@@ -73,18 +73,23 @@ class Heads(nn.Module):
 
 
 class Network(nn.Module):
-    """Backbone and heads: token ids to the three outputs in one forward pass."""
+    """Backbone and heads: token ids to the three outputs in one forward pass.
+
+    autocast: the precision that training runs the backbone's products in; None is that of its weights.
+    """
 
     def __init__(self, backbone: nn.Module, heads: Heads) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = heads
+        self.autocast: torch.dtype | None = None
 
     def forward(
         self, batch: Batch, dense: bool = True, sparse: bool = True, multivector: bool = True
     ) -> Outputs:
         """Heads run in the precision of their own weights, whatever the backbone's is."""
-        hidden = self.backbone(batch.ids, batch.mask)  # [B, L, d]
+        with torch.autocast(batch.ids.device.type, self.autocast, enabled=self.autocast is not None):
+            hidden = self.backbone(batch.ids, batch.mask)  # [B, L, d]
         head = next(self.heads.parameters(), hidden)
         outputs: Outputs = self.heads(hidden.to(head.dtype), batch, dense, sparse, multivector)
         return outputs

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,12 +32,6 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 #: Documents that are encoded and acknowledged at a time; what an interruption loses at most.
 CHUNK = 256
-
-
-def default_cache() -> Path:
-    """$TRICHROME_CACHE, or ~/.cache/trichrome."""
-    given = os.environ.get("TRICHROME_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "trichrome"
 
 
 def content_hash(*parts: str | Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trichrome.embeddings import Embeddings
 from trichrome.errors import TrichromeError
-from trichrome.evaluation.cache import Cache, Progress, content_hash, default_cache
+from trichrome.evaluation.cache import Cache, Progress, content_hash
 from trichrome.evaluation.metrics import METRICS, METRICS_DEPTH, means, per_query, rows_by_language
 from trichrome.evaluation.rankings import Rankings
 from trichrome.evaluation.report import Report, Suite
@@ -27,6 +27,7 @@ from trichrome.search.bm25 import BM25, words
 from trichrome.search.modes import LONG_MODES, M3_MODES, Mode, Preset
 from trichrome.search.retrieve import rank, require_signals, retrieve
 from trichrome.search.searcher import QueryEncoder
+from trichrome.storage import default_cache
 
 #: The baselines: BM25 over the model's tokens (as in the M3 paper), and over words.
 BASELINES = ("bm25-tokenizer", "bm25-words")

@@ -17,7 +17,7 @@ from trichrome.formats.lines import fault, id_field, json_rows, kind, text_field
 from trichrome.formats.report import ReadReport, Records
 from trichrome.records import TrainingExample
 
-_FIX = (
+EXAMPLE_FIX = (
     'each row needs "query" (a string) and "pos" (an array of strings); mend it, or read with skip_bad=True'
 )
 
@@ -41,7 +41,7 @@ def iter_examples(
     path: str | Path, *, skip_bad: bool = False, report: ReadReport | None = None
 ) -> Iterator[TrainingExample]:
     """Stream the examples of a file; see read_examples."""
-    rows = json_rows(path, example_from_row, fix=_FIX, skip_bad=skip_bad, report=report)
+    rows = json_rows(path, example_from_row, fix=EXAMPLE_FIX, skip_bad=skip_bad, report=report)
     return (example for _, example in rows)
 
 

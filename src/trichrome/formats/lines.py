@@ -139,7 +139,20 @@ def json_rows(
     skip_bad: bool = False,
     report: ReadReport | None = None,
 ) -> Iterator[tuple[int, T]]:
-    """(line number, parse(row)) of each non-blank line of a JSONL file, streaming.
+    """(line number, parse(row)) of each non-blank line of a JSONL file, streaming; see placed_rows."""
+    for number, _, _, value in placed_rows(path, parse, fix=fix, skip_bad=skip_bad, report=report):
+        yield number, value
+
+
+def placed_rows(
+    path: str | Path,
+    parse: Callable[[dict[str, Any]], T],
+    *,
+    fix: str,
+    skip_bad: bool = False,
+    report: ReadReport | None = None,
+) -> Iterator[tuple[int, int, bytes, T]]:
+    """(line number, byte offset in the uncompressed file, line, parse(row)) of each non-blank line.
 
     parse: may raise ValueError or TypeError with the reason why a row is bad.
     fix: what the user should do about such a row; it ends the error message.
@@ -157,7 +170,7 @@ def json_rows(
             except (ValueError, TypeError) as error:
                 wrong = (str(error), fix)
             else:
-                yield number, value
+                yield number, start, line, value
                 continue
         assert wrong is not None
         if not skip_bad:

@@ -1,0 +1,107 @@
+"""`trichrome train`: one stage of the M3 recipe, as a recipe file says."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from trichrome.cli.console import Stopped, bar, err, note, out, print_json
+from trichrome.cli.settings import JsonOption
+
+Stage = Literal["retromae", "contrastive", "heads", "unified"]
+
+
+def train(
+    stage: Annotated[Stage, typer.Argument(help="retromae, contrastive, heads or unified.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="The recipe, a YAML file.")],
+    model: Annotated[str | None, typer.Option(help="Start from this encoder instead.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Train on these files instead.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write to this folder instead.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps instead.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed instead.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an encoder. The same command goes on where it was stopped or killed."""
+    from trichrome.training import stages as rooms
+    from trichrome.training.diagnostics import LOG, read_log
+    from trichrome.training.loop import Watch
+    from trichrome.training.recipe import read_recipe
+
+    given = {"model": model, "data": data, "output": output and str(output), "steps": steps, "seed": seed}
+    recipe = read_recipe(config, given)
+    with _interruptible() as stopped, bar(stage, None, unit="steps") as progress:
+        seen: list[float] = []
+
+        def on_step(step: int, steps: int, record: Mapping[str, float], warnings: list[str]) -> None:
+            seen.append(record["loss/total"])
+            loss = fmean(seen[-20:])
+            progress.at(step, free=step - len(seen), label=f"{stage}: loss {loss:.3f}", total=steps)
+            for warning in warnings:
+                err.print(f"step {step}: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+        trained = getattr(rooms, stage)(recipe, Watch(on_step=on_step, stop=stopped))
+    if not trained.finished:
+        raise Stopped(f"stopped after step {trained.steps}; the same command goes on from there")
+    log = read_log(recipe.output / LOG)
+    if as_json:
+        print_json({"model": str(trained.model), "steps": trained.steps, **_summary(log)})
+        return
+    _show(log)
+    note(f"log and plot are in {recipe.output}; `trichrome eval TASK --model {trained.model}` measures it")
+    out.print(f"trained {trained.steps:,} steps: {trained.model}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Any]:
+    """The first Ctrl-C ends the run after its step, with a checkpoint; the second at once."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+        note("stopping after this step; Ctrl-C again stops at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _summary(log: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first and last evaluation, and the last step's losses."""
+    evaluations = [r for r in log if r.get("kind") == "evaluation"]
+    last: dict[str, Any] = next((r for r in reversed(log) if r.get("kind") != "evaluation"), {})
+    return {
+        "losses": {k: v for k, v in last.items() if k.startswith("loss/")},
+        "before": evaluations[0] if evaluations else None,
+        "after": evaluations[-1] if evaluations else None,
+    }
+
+
+def _show(log: list[dict[str, Any]]) -> None:
+    """A row a task and mode: nDCG@10 before and after."""
+    summary = _summary(log)
+    before, after = summary["before"], summary["after"]
+    if not after:
+        return
+    table = Table(title="nDCG@10 in %", title_justify="left")
+    for column in ("task", "mode"):
+        table.add_column(column)
+    for column in ("before", "after", "difference"):
+        table.add_column(column, justify="right")
+    for name, value in after.items():
+        if name in ("step", "kind"):
+            continue
+        task, _, mode = name.rpartition("/")
+        old = before[name]
+        table.add_row(task, mode, f"{100 * old:.1f}", f"{100 * value:.1f}", f"{100 * (value - old):+.1f}")
+    out.print(table)

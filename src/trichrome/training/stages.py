@@ -1,0 +1,309 @@
+"""The stages of the M3 recipe (arXiv 2402.03216, section 3.3): one typed function each, over one loop.
+
+    retromae(recipe)      reconstruct masked passages, before any pair is seen
+    contrastive(recipe)   dense alone, InfoNCE with in-batch negatives
+    heads(recipe)         the sparse and multi-vector heads, everything else frozen
+    unified(recipe)       all three outputs, with self-knowledge distillation
+
+Each returns what it trained, resumes where an earlier run with the same recipe stopped, and leaves in
+`recipe.output`: log.jsonl, training.png, checkpoints/, model/ (and deltas.safetensors of a low-rank run).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trichrome.encoder.encoder import Encoder
+from trichrome.errors import TrichromeError
+from trichrome.extras import require
+from trichrome.training.batch import TrainingBatch
+from trichrome.training.batches import BatchPlan
+from trichrome.training.checkpoints import Checkpoints
+from trichrome.training.diagnostics import LOG, Diagnostics
+from trichrome.training.encoded import Encoded, score_matrices
+from trichrome.training.evaluate import evaluator
+from trichrome.training.examples import Examples
+from trichrome.training.gather import gather
+from trichrome.training.loop import Loop, Watch, run
+from trichrome.training.losses import flops, infonce, listwise_kl
+from trichrome.training.losses import unified as unified_loss
+from trichrome.training.observations import gradient_norms, observe
+from trichrome.training.plots import plot_log
+from trichrome.training.prepare import finish, prepare
+from trichrome.training.recipe import Objective, Recipe
+from trichrome.training.retromae import RetroMAE, mask_batch, special_ids
+from trichrome.training.split_batch import split_batch_backward, sub_batch_rows, sub_batches
+from trichrome.training.target import Target
+
+#: Losses of one step by name, with `total` among them, from raw scores [B, C] by signal.
+Losses = Callable[[Mapping[str, Tensor], Target, int], dict[str, Tensor]]
+
+CHECKPOINTS, PLOT = "checkpoints", "training.png"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """encoder: trained, its weights merged. steps: done in all. finished: whether that was every step.
+    model: the folder it was saved in; None where the run was stopped before its end."""
+
+    encoder: Encoder
+    steps: int
+    finished: bool
+    model: Path | None
+
+
+def retromae(recipe: Recipe, watch: Watch | None = None) -> Trained:
+    """Pre-train on the passages of the data: a text is rebuilt from its vector (arXiv 2205.12035).
+
+    The decoder and word predictor are thrown away at the end. Low-rank runs are refused: a backbone that
+    learns its language needs all its weights.
+    """
+    if recipe.train != "all":
+        raise TrichromeError(f"retromae trains all weights; the recipe says train: {recipe.train}")
+    accelerator = _accelerator()
+    encoder = prepare(recipe, str(accelerator.device), train_heads=())
+    torch.manual_seed(recipe.seed)
+    model = RetroMAE(encoder.network, recipe.retromae)
+    wrapped = accelerator.prepare(model)
+    schedule = _schedule(recipe, encoder, accelerator)
+    special = special_ids(encoder.tokenizer)
+
+    def backward(step: int) -> dict[str, float]:
+        whole = schedule.batch(step)
+        texts = sorted(whole.passages, key=lambda t: -len(t.ids))
+        texts = texts[accelerator.process_index :: accelerator.num_processes]
+        draw = torch.Generator().manual_seed(torch.initial_seed())  # the loop sets it for each step
+        record = {"loss/encoder": 0.0, "loss/decoder": 0.0, "loss/total": 0.0}
+        parts = sub_batch_rows(texts, recipe.sub_batch_tokens)
+        for i, part in enumerate(parts):
+            batch = mask_batch(part, recipe.retromae, draw, special).to(accelerator.device)
+            share = len(part) / len(texts)
+            last = i == len(parts) - 1
+            with nullcontext() if last else accelerator.no_sync(wrapped):
+                with torch.autocast(
+                    accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
+                ):
+                    losses = wrapped(batch)
+                accelerator.backward(losses["total"] * share)
+            for name, value in losses.items():
+                record[f"loss/{name}"] += share * value.item()
+        return (
+            record
+            | gradient_norms(encoder.network)
+            | {
+                "tokens": float(sum(len(t.ids) for t in whole.passages)),
+                "passages": float(len(whole.passages)),
+                "cut": float(whole.cut),
+            }
+        )
+
+    return drive(recipe, encoder, model, accelerator, backward, schedule.steps, watch or Watch())
+
+
+def contrastive(recipe: Recipe, watch: Watch | None = None) -> Trained:
+    """Dense pre-training or fine-tuning by InfoNCE; the other heads stay as they are."""
+    objective = recipe.objective
+
+    def losses(scores: Mapping[str, Tensor], target: Target, step: int) -> dict[str, Tensor]:
+        value = infonce(
+            scores["dense"],
+            target,
+            temperature=objective.temperature,
+            both_directions=objective.both_directions,
+        )
+        return {"dense": value, "total": value}
+
+    encoder = prepare(recipe, _device(), train_heads=())
+    return _train(recipe, encoder, ("dense",), losses, watch or Watch())
+
+
+def heads(recipe: Recipe, watch: Watch | None = None) -> Trained:
+    """Warm the sparse and multi-vector heads up on a frozen base; dense serves as their teacher's part."""
+    recipe = replace(recipe, train="heads")
+    encoder = prepare(recipe, _device(), train_heads=("sparse", "multivector"))
+    return _train(recipe, encoder, encoder.signals, _unified_losses(recipe.objective), watch or Watch())
+
+
+def unified(recipe: Recipe, watch: Watch | None = None) -> Trained:
+    """All outputs together; the sum of the three scores teaches each (M3 paper, eq. 7-10)."""
+    encoder = prepare(recipe, _device(), train_heads=("sparse", "multivector"))
+    return _train(recipe, encoder, encoder.signals, _unified_losses(recipe.objective), watch or Watch())
+
+
+def _unified_losses(objective: Objective) -> Losses:
+    def losses(scores: Mapping[str, Tensor], target: Target, step: int) -> dict[str, Tensor]:
+        return unified_loss(
+            scores,
+            target,
+            temperature=objective.temperature,
+            mix=objective.mix,
+            weights=objective.weights,
+            distil=objective.distil and step >= objective.distil_after,
+            distil_weights=objective.distil_weights,
+        )
+
+    return losses
+
+
+def _train(recipe: Recipe, encoder: Encoder, signals: Sequence[str], losses: Losses, watch: Watch) -> Trained:
+    """One stage on pairs: batches of the plan, split-batch, the losses."""
+    accelerator = _accelerator()
+    network = accelerator.prepare(encoder.network)
+    schedule = _schedule(recipe, encoder, accelerator)
+
+    def backward(step: int) -> dict[str, float]:
+        whole = schedule.batch(step)
+        batch, order = _share(whole, accelerator.process_index, accelerator.num_processes)
+        target = whole.target.to(accelerator.device)
+        record: dict[str, float] = {}
+
+        def loss(queries: Encoded, passages: Encoded) -> Tensor:
+            queries, passages = order(queries, passages)
+            scores = score_matrices(queries, passages)
+            made = losses(scores, target, step)
+            total = made["total"] + _extras(recipe.objective, scores, target, queries, passages)
+            record.update({f"loss/{name}": value.item() for name, value in made.items()})
+            record.update(observe(queries, passages, scores, target))
+            return total
+
+        pad = encoder.config.pad_id
+        parts = [
+            [b.to(accelerator.device) for b in sub_batches(texts, recipe.sub_batch_tokens, pad)]
+            for texts in (batch.queries, batch.passages)
+        ]
+        split_batch_backward(
+            network,
+            parts[0],
+            parts[1],
+            loss,
+            signals,
+            gather=gather if accelerator.num_processes > 1 else None,
+            backward=accelerator.backward,
+        )
+        padded = sum(b.ids.numel() for side in parts for b in side)
+        record |= gradient_norms(encoder.network)
+        return record | {
+            "temperature": recipe.objective.temperature,
+            "queries": float(len(whole.queries)),
+            "passages": float(len(whole.passages)),
+            "tokens": float(whole.tokens),
+            "padding_share": 1 - batch.tokens / padded,
+            "cut": float(whole.cut),
+        }
+
+    if watch.evaluate is None and recipe.evaluation.tasks and accelerator.is_main_process:
+        watch = replace(watch, evaluate=evaluator(encoder, recipe.evaluation, schedule.steps))
+    return drive(recipe, encoder, encoder.network, accelerator, backward, schedule.steps, watch)
+
+
+def _schedule(recipe: Recipe, encoder: Encoder, accelerator: Any) -> Schedule:
+    """The data's batches. The main process goes first: it unpacks and tokenises what the others then map."""
+    with accelerator.main_process_first():
+        examples = Examples.open(recipe.files(), skip_bad=recipe.skip_bad)
+        settings = replace(recipe.batches, seed=recipe.seed)
+        plan = BatchPlan(examples, encoder.tokenizer, settings, world=accelerator.num_processes)
+    return Schedule(plan, recipe)
+
+
+def drive(
+    recipe: Recipe,
+    encoder: Encoder,
+    trained: nn.Module,
+    accelerator: Any,
+    backward: Callable[[int], Mapping[str, float]],
+    steps: int,
+    watch: Watch,
+) -> Trained:
+    """Run the loop over a stage's `backward`, then plot its log and write its model.
+
+    trained: the module whose parameters with a gradient are trained (and are kept in checkpoints).
+    """
+    recipe.output.mkdir(parents=True, exist_ok=True)
+    same = json.loads(json.dumps(asdict(recipe), default=str))
+    for name in ("output", "keep", "evaluation", "checkpoint_every"):  # may change between two runs
+        same.pop(name)
+    checkpoints = Checkpoints(recipe.output / CHECKPOINTS, recipe.keep, same)
+    loop = Loop(steps, recipe.checkpoint_every, recipe.seed, recipe.optimiser)
+    diagnostics = Diagnostics(recipe.output)
+    named = {n: p for n, p in trained.named_parameters() if p.requires_grad}
+    done = run(loop, named, backward, accelerator, checkpoints, diagnostics, watch)
+    model = None
+    if accelerator.is_main_process:
+        if (recipe.output / LOG).exists():
+            plot_log(recipe.output / LOG, recipe.output / PLOT)
+        if done == steps:
+            model = finish(encoder, recipe)
+    return Trained(encoder, done, done == steps, model)
+
+
+class Schedule:
+    """Which batch an optimiser step takes: epoch after epoch of the plan, until `steps` are done."""
+
+    def __init__(self, plan: BatchPlan, recipe: Recipe) -> None:
+        self.plan = plan
+        self._ends: list[int] = []  # of each epoch, in steps
+        while len(self._ends) < recipe.epochs if recipe.steps is None else self._reached < recipe.steps:
+            self._ends.append(self._reached + plan.steps(len(self._ends)))
+        self.steps = self._reached if recipe.steps is None else recipe.steps
+
+    @property
+    def _reached(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def batch(self, step: int) -> TrainingBatch:
+        """The batch of optimiser step `step`, from 0."""
+        epoch = next(e for e, end in enumerate(self._ends) if step < end)
+        return self.plan.batch(epoch, step - (self._ends[epoch - 1] if epoch else 0))
+
+
+def _share(
+    whole: TrainingBatch, rank: int, world: int
+) -> tuple[TrainingBatch, Callable[[Encoded, Encoded], tuple[Encoded, Encoded]]]:
+    """This rank's texts, longest first, and the function that puts all ranks' outputs in the batch's order.
+
+    Ranks take turns along the falling lengths, so that each has about as many tokens as the others.
+    """
+    if min(len(whole.queries), len(whole.passages)) < world:
+        raise TrichromeError(
+            f"a batch of {len(whole.queries)} queries can't be shared by {world} processes; "
+            "raise batches.token_budget, or give small tasks fewer processes"
+        )
+    sides = []
+    for texts in (whole.queries, whole.passages):
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i].ids))
+        places = torch.tensor([i for r in range(world) for i in order[r::world]])
+        sides.append(([texts[i] for i in order[rank::world]], places.argsort()))
+    (queries, q_back), (passages, p_back) = sides
+    mine = replace(whole, queries=queries, passages=passages)
+    return mine, lambda q, p: (q.take(q_back), p.take(p_back))
+
+
+def _extras(
+    objective: Objective, scores: Mapping[str, Tensor], target: Target, queries: Encoded, passages: Encoded
+) -> Tensor:
+    """FLOPS and a teacher from the data, where the recipe asks for them."""
+    total = next(iter(scores.values())).new_zeros(())
+    for weight, texts in ((objective.flops_queries, queries), (objective.flops_passages, passages)):
+        if weight and texts.sparse_weights is not None:
+            total = total + weight * flops(texts.ids, texts.sparse_weights)
+    if objective.teacher and target.teacher is not None:
+        for values in scores.values():
+            total = total + objective.teacher * listwise_kl(values, target, temperature=objective.temperature)
+    return total
+
+
+def _accelerator() -> Any:
+    accelerate = require("accelerate", "train")
+    return accelerate.Accelerator()
+
+
+def _device() -> str:
+    return str(_accelerator().device)
