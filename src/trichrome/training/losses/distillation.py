@@ -1,9 +1,8 @@
-"""Learning from a teacher's scores: KL over all passages that it scored, and the margins between them."""
+"""Learning from a teacher's scores: their distribution, or the margins between them."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trichrome.errors import TrichromeError
@@ -11,47 +10,65 @@ from trichrome.training.losses.infonce import float32_at_least, log_softmax_coun
 from trichrome.training.target import Target
 
 
-def kl(scores: Tensor, teacher: Tensor, mask: Tensor, *, temperature: float = 0.02) -> Tensor:
-    """KL(softmax(teacher) ‖ softmax(scores / τ)) over the passages of the mask; mean over queries → scalar.
-
-    scores, teacher [B, C]; the teacher's at its own temperature (already divided), and without gradient.
-    """
-    logits = float32_at_least(scores) / temperature
-    wanted = softmax_counted(float32_at_least(teacher).detach(), mask)  # [B, C]
-    log_wanted = torch.where(wanted > 0, wanted, 1).log()
-    return (wanted * (log_wanted - log_softmax_counted(logits, mask))).sum(1).mean()
-
-
 def listwise_kl(
     scores: Tensor, target: Target, *, temperature: float = 0.02, teacher_temperature: float = 1.0
 ) -> Tensor:
-    """KL towards the teacher's distribution over the passages that it scored (FlagEmbedding's distillation).
+    """KL(softmax(teacher / τ_t) ‖ softmax(scores / τ)), both over the passages that the teacher scored.
 
-    Rows with fewer than two scored passages have nothing to rank and are left out; 0 where all are.
+    scores [B, C] raw → scalar, the mean over queries. For the order within each query's own list; in-batch
+    passages stay out of it (add InfoNCE for them). Queries with fewer than two scored passages have nothing
+    to order and are left out; 0 where all are. (Hinton et al. 2015; RocketQAv2, arXiv 2110.07367.)
     """
     teacher, known = _known(target)
-    rows = known.sum(1) > 1
-    if not bool(rows.any()):
-        return scores.sum() * 0
-    return kl(scores[rows], teacher[rows] / teacher_temperature, known[rows], temperature=temperature)
+    return _divergence(scores, teacher / teacher_temperature, known, known, temperature)
+
+
+def kl(
+    scores: Tensor, target: Target, *, temperature: float = 0.02, teacher_temperature: float = 1.0
+) -> Tensor:
+    """The same, but the student's softmax is over all passages that count for the query.
+
+    Those that the teacher did not score should get no probability: InfoNCE with soft labels, which pushes
+    in-batch passages away as it orders the scored ones.
+    """
+    teacher, known = _known(target)
+    return _divergence(scores, teacher / teacher_temperature, known, target.mask, temperature)
 
 
 def margin_mse(scores: Tensor, target: Target, *, scale: float = 1.0) -> Tensor:
-    """Mean of ((s⁺ − s⁻) − (t⁺ − t⁻))² over every positive and negative that the teacher scored
-    (Hofstätter et al. 2020, arXiv 2010.02666) → scalar. scale: of the student's scores."""
+    """Mean of ((s⁺ − s⁻) − (t⁺ − t⁻))² over every positive and negative of one query that the teacher scored.
+
+    scores [B, C] raw → scalar; 0 where there is no such pair. scale: multiplies the student's scores, for a
+    teacher whose scores span more than cosines do. (Hofstätter et al. 2020, arXiv 2010.02666.)
+    """
     teacher, known = _known(target)
-    student = float32_at_least(scores) * scale
-    pairs = (known & target.positive)[:, :, None] & (known & ~target.positive)[:, None]  # [B, C, C]
-    if not bool(pairs.any()):
+    positive, negative = known & target.positive, known & ~target.positive
+    error = (float32_at_least(scores) * scale - teacher).masked_fill(~known, 0)  # [B, C]
+    # a pair's error is the difference of its two; taking the row's mean off keeps the squares below small
+    counted = known.sum(1, keepdim=True).clamp(min=1)
+    error = (error - error.sum(1, keepdim=True) / counted).masked_fill(~known, 0)
+    # Σ over pairs of (e⁺ − e⁻)² = n⁻ Σ e⁺² + n⁺ Σ e⁻² − 2 Σ e⁺ Σ e⁻, without a tensor of pairs
+    up, down = error * positive, error * negative  # [B, C]
+    n_up, n_down = positive.sum(1), negative.sum(1)  # [B]
+    squares = n_down * up.square().sum(1) + n_up * down.square().sum(1) - 2 * up.sum(1) * down.sum(1)
+    return squares.sum() / (n_up * n_down).sum().clamp(min=1)
+
+
+def _divergence(
+    scores: Tensor, teacher: Tensor, known: Tensor, counted: Tensor, temperature: float
+) -> Tensor:
+    """All [B, C] → KL of the teacher's softmax over `known` from the student's over `counted`."""
+    rows = known.sum(1) > 1
+    if not bool(rows.any()):
         return scores.sum() * 0
-    wanted = teacher[:, :, None] - teacher[:, None]
-    made = student[:, :, None] - student[:, None]
-    return F.mse_loss(made[pairs], wanted[pairs])
+    wanted = softmax_counted(float32_at_least(teacher[rows]).detach(), known[rows])
+    log_wanted = torch.where(wanted > 0, wanted, 1).log()
+    log_made = log_softmax_counted(float32_at_least(scores[rows]) / temperature, counted[rows])
+    return (wanted * (log_wanted - log_made)).sum(1).mean()
 
 
 def _known(target: Target) -> tuple[Tensor, Tensor]:
-    """The teacher's scores, 0 where it gave none, and where it gave one: [B, C] twice."""
+    """The teacher's scores, 0 where it gave none, and where it gave one that counts: [B, C] twice."""
     if target.teacher is None:
         raise TrichromeError("no teacher's scores in the data: `trichrome score` adds them")
-    known = ~target.teacher.isnan() & target.mask
-    return target.teacher.nan_to_num(), known
+    return target.teacher.nan_to_num(), ~target.teacher.isnan() & target.mask
