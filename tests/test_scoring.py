@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trichrome import scoring
+from trichrome import blockwise, scoring
 from trichrome.embeddings import Embeddings, MultiVector, Sparse
 
 PAD = 1
@@ -151,6 +151,124 @@ def test_gradients_flow_and_are_right(signal: str) -> None:
             batch["weights"] = (batch["weights"] + torch.arange(batch["weights"].shape[1]) * 1e-3).detach()
             batch["weights"].requires_grad_()
     assert torch.autograd.gradcheck(total, (q[names], p[names]))
+
+
+def plain_multivector(
+    q: torch.Tensor, p: torch.Tensor, q_mask: torch.Tensor, p_mask: torch.Tensor
+) -> torch.Tensor:
+    """All [B, C, Lq, Lp] products at once."""
+    products = torch.einsum("bqd,cpd->bcqp", q, p).masked_fill(~p_mask[None, :, None], -torch.inf)
+    best = torch.where(q_mask[:, None] & p_mask.any(1)[None, :, None], products.amax(-1), 0)
+    return best.sum(-1) / q_mask.sum(1).clamp(min=1)[:, None]
+
+
+def plain_sparse(
+    q_ids: torch.Tensor, q_weights: torch.Tensor, p_ids: torch.Tensor, p_weights: torch.Tensor
+) -> torch.Tensor:
+    """Through [B, V] and [C, V]."""
+    sides = [
+        w.new_zeros(len(i), 40).scatter_reduce(1, i, w, "amax")
+        for i, w in ((q_ids, q_weights), (p_ids, p_weights))
+    ]
+    return sides[0] @ sides[1].T
+
+
+@pytest.mark.parametrize("elements", [1, 60, 1 << 20])
+@pytest.mark.parametrize("signal", ["sparse", "multivector"])
+def test_blocks_change_neither_scores_nor_gradients(
+    signal: str, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blockwise, "_CPU_ELEMENTS", elements)
+    q, p = pad(ragged(1, 4)), pad(ragged(2, 9), extra=2)
+    p["mask"][3] = q["mask"][1] = False  # a text without a token
+    p["weights"][3] = q["weights"][1] = 0
+    q["mask"][:, 0] &= q["mask"].sum(1) == 1  # CLS is no token of its text
+    weight = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
+    made = []
+    for score in (
+        (plain_sparse, scoring.sparse_scores)
+        if signal == "sparse"
+        else (plain_multivector, scoring.multivector_scores)
+    ):
+        name = "weights" if signal == "sparse" else "vectors"
+        x, y = q[name].clone().requires_grad_(), p[name].clone().requires_grad_()
+        inputs = (q["ids"], x, p["ids"], y) if signal == "sparse" else (x, y, q["mask"], p["mask"])
+        scores = score(*inputs)
+        made.append([scores.detach(), *torch.autograd.grad((scores * weight).sum(), (x, y))])
+    positive = [q[name] > 0, p[name] > 0] if signal == "sparse" else [q["mask"], p["mask"]]
+    for plain, ours, where in zip(*made, (torch.ones(4, 9).bool(), *positive), strict=True):
+        torch.testing.assert_close(ours[where], plain[where])
+        assert bool((ours[~where] == 0).all())
+
+
+def test_equal_weights_share_the_gradient() -> None:
+    ids, weights = torch.tensor([[5, 5, 7]]), torch.tensor([[0.5, 0.5, 1.0]], requires_grad=True)
+    other = torch.tensor([[2.0]])
+    torch.autograd.backward(scoring.sparse_scores(ids, weights, torch.tensor([[5]]), other))
+    assert weights.grad is not None
+    assert weights.grad.tolist() == [[1, 1, 0]]
+
+
+def test_an_empty_passage_may_hold_anything() -> None:
+    q = torch.ones(1, 2, 3, requires_grad=True)
+    p = torch.full((2, 2, 3), torch.nan)
+    p[0, 0] = 1
+    p.requires_grad_()
+    mask = torch.tensor([[True, False], [False, False]])
+    scores = scoring.multivector_scores(q, p, torch.ones(1, 2, dtype=torch.bool), mask)
+    torch.autograd.backward(scores.sum())
+    assert scores.tolist() == [[3, 0]]
+    assert q.grad is not None
+    assert p.grad is not None
+    assert q.grad.tolist() == [[[0.5] * 3] * 2]
+    assert p.grad.tolist() == [[[1] * 3, [0] * 3], [[0] * 3] * 2]
+
+
+@pytest.mark.parametrize("signal", ["sparse", "multivector"])
+def test_half_precision_is_summed_in_float32(signal: str) -> None:
+    q, p = pad(ragged(1, 4)), pad(ragged(2, 9))
+    name = {"sparse": "weights", "multivector": "vectors"}[signal]
+    for batch in (q, p):
+        batch[name] = batch[name].bfloat16()
+    exact = torch_scores(signal, *({**b, name: b[name].double()} for b in (q, p)))
+    for batch in (q, p):
+        batch[name].requires_grad_()
+    scores = torch_scores(signal, q, p)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores.double(), exact, atol=1e-5, rtol=0)
+    torch.autograd.backward(scores.sum())
+    assert q[name].grad is not None
+    assert q[name].grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("signal", ["sparse", "multivector"])
+def test_the_backward_pass_keeps_little(signal: str) -> None:
+    """Neither [C, V], nor even [C, shared ids], nor [B, C, Lq, Lp]."""
+    texts = 24
+    q, p = (
+        {
+            k: v.repeat(texts, *[1] * (v.dim() - 1))
+            for k, v in pad(ragged(s, 1, longest=40, vocabulary=9999)).items()
+        }
+        for s in (1, 2)
+    )
+    for batch in (q, p):
+        g = torch.Generator().manual_seed(0)  # the same tokens everywhere, so that many are shared
+        batch["ids"] = torch.randint(4, 200, batch["ids"].shape, generator=g)
+        batch["weights"] = torch.rand(batch["ids"].shape, generator=g).requires_grad_()
+        batch["vectors"].requires_grad_()
+    kept: list[int] = []
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        kept.append(x.nelement())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        torch_scores(signal, q, p)
+    places = q["ids"].nelement() * texts  # one for each query token and passage
+    inputs = max(b["vectors" if signal == "multivector" else "ids"].nelement() for b in (q, p))
+    assert kept
+    assert max(kept) <= (inputs if signal == "sparse" else max(inputs, places))
 
 
 def test_weighted() -> None:
