@@ -15,7 +15,7 @@ from trichrome.storage import atomic_write, default_cache
 from trichrome.training.examples import ExampleFile, Examples
 
 #: Texts that are tokenised at a time, and rows that are looked at at a time.
-_TEXTS, _ROWS = 2048, 1 << 16
+_TEXTS, _ROWS = 2048, 1 << 13
 #: CLS and EOS.
 _SPECIAL = 2
 
