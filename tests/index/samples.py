@@ -59,6 +59,7 @@ def assert_holds(store: Store, ids: list[str], embeddings: Embeddings, payloads:
     assert len(set(rows.tolist())) == len(ids)
     assert store.ids(rows) == ids
     assert store.payloads(rows) == payloads
+    assert store.documents(rows) == list(zip(ids, payloads, strict=True))
     assert_same(store.embeddings(rows), embeddings)
 
 

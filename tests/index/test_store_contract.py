@@ -99,7 +99,7 @@ def test_unknown_ids_have_row_minus_one(full: Store) -> None:
 
 def test_a_row_that_was_never_there_is_an_error(full: Store) -> None:
     unknown = np.array([10**15 + 7])
-    for call in (full.ids, full.payloads, full.embeddings):
+    for call in (full.ids, full.payloads, full.documents, full.embeddings):
         with pytest.raises(TrichromeError, match="row is not in this store"):
             call(unknown)
 
@@ -361,6 +361,7 @@ def test_a_closed_store_refuses(full: Store, folder: Path) -> None:
         lambda: full.rows_of(["d0"]),
         lambda: full.ids(rows),
         lambda: full.payloads(rows),
+        lambda: full.documents(rows),
         lambda: full.embeddings(rows),
         lambda: list(full.scan()),
         lambda: full.search("dense", QUERIES[0], 3),

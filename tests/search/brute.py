@@ -77,6 +77,9 @@ class BruteStore:
     def payloads(self, rows: np.ndarray, fields: Sequence[str] | None = None) -> list[Payload]:
         return [self.all_payloads[i] for i in rows]
 
+    def documents(self, rows: np.ndarray) -> list[tuple[str, Payload]]:
+        return list(zip(self.ids(rows), self.payloads(rows), strict=True))
+
     def embeddings(self, rows: np.ndarray) -> Embeddings:
         return self.all[rows]
 

@@ -44,7 +44,7 @@ def test_hits_carry_their_three_scores_in_every_mode(corpus, searcher, mode) -> 
         exact = score(signal, corpus.queries[[4]], corpus.documents[rows])[0]
         assert [getattr(hit, signal) for hit in hits] == pytest.approx(exact, abs=1e-6)
     assert hits[0].text == f"text {rows[0]}"
-    assert searcher.search_embedded(corpus.queries[4], mode, k=7) == hits
+    assert searcher.search(corpus.queries[4], mode, k=7) == hits
 
 
 def test_where_weights_depth_and_fusion_reach_the_ranking(searcher) -> None:
@@ -75,18 +75,16 @@ def test_an_absent_signal_is_named(corpus) -> None:
     assert hits[0].multivector is not None
     assert searcher.search("0", "multivector", candidates="sparse")
     with pytest.raises(TrichromeError, match="this query has no multivector"):
-        Searcher(encoder, corpus.store()).search_embedded(
-            corpus.queries.select("dense", "sparse")[0], "multivector"
-        )
+        Searcher(encoder, corpus.store()).search(corpus.queries.select("dense", "sparse")[0], "multivector")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"text": "  "}, "query is empty"),
-        ({"text": "0", "k": 0}, "k must be at least 1"),
-        ({"text": "0", "fusion": "max"}, "unknown fusion"),
-        ({"text": "0", "mode": Mode("m", ("dense",), 5, (1.0, 0.0, 0.0)), "depth": 3}, "brings its own"),
+        ({"query": "  "}, "query is empty"),
+        ({"query": "0", "k": 0}, "k must be at least 1"),
+        ({"query": "0", "fusion": "max"}, "unknown fusion"),
+        ({"query": "0", "mode": Mode("m", ("dense",), 5, (1.0, 0.0, 0.0)), "depth": 3}, "brings its own"),
     ],
 )
 def test_wrong_requests_are_refused(searcher, arguments, message) -> None:

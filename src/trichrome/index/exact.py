@@ -172,12 +172,15 @@ class ExactStore:
         return rows
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        return [segment.id(local) for segment, local in self._documents(rows)]
+        return [segment.id(local) for segment, local in self._places(rows)]
 
     def payloads(self, rows: NDArray[np.int64], fields: Sequence[str] | None = None) -> list[Payload]:
-        return [_pick(segment.payload(local), fields) for segment, local in self._documents(rows)]
+        return [_pick(segment.payload(local), fields) for segment, local in self._places(rows)]
 
-    def _documents(self, rows: NDArray[np.int64]) -> Iterator[tuple[Segment, int]]:
+    def documents(self, rows: NDArray[np.int64]) -> list[tuple[str, Payload]]:
+        return [(segment.id(local), segment.payload(local)) for segment, local in self._places(rows)]
+
+    def _places(self, rows: NDArray[np.int64]) -> Iterator[tuple[Segment, int]]:
         state = self._state
         return (state.locate(position) for position in state.positions_of_rows(rows).tolist())
 

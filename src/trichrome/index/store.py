@@ -98,6 +98,9 @@ class Store(Protocol):
     def payloads(self, rows: NDArray[np.int64], fields: Sequence[str] | None = None) -> list[Payload]:
         """The payloads of rows; with `fields` only these top-level keys of them, where present."""
 
+    def documents(self, rows: NDArray[np.int64]) -> list[tuple[str, Payload]]:
+        """The ids and the whole payloads of rows, read at once."""
+
     def embeddings(self, rows: NDArray[np.int64]) -> Embeddings:
         """The stored outputs of rows."""
 

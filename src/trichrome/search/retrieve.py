@@ -28,7 +28,7 @@ class ScoreTable:
 
     rows: [n] the store's keys, ascending.
     scores: signal → [n] float32; NaN only where no mode asked for that signal of that document.
-    places: "dense" and "sparse" → [n] the document's place in that signal's list, from 0 (the largest
+    places: each signal that gave candidates → [n] the document's place in its list, from 0 (the largest
     integer where the list doesn't hold it).
     """
 
@@ -98,23 +98,21 @@ def retrieve(
         if depth:
             found[source] = store.search(source, query, depth, where)
     lists = [candidates.rows for candidates in found.values()]
-    rows = np.unique(np.concatenate([*lists, np.empty(0, np.int64)])).astype(np.int64)  # [n]
+    rows = np.unique(np.concatenate(lists)) if lists else np.empty(0, np.int64)  # [n]
 
-    scores = {name: np.full(len(rows), np.nan, np.float32) for name in SIGNALS}
-    places = {name: np.full(len(rows), _NOT_LISTED, np.int64) for name in FIRST_STAGE}
+    scores = dict(zip(SIGNALS, np.full((len(SIGNALS), len(rows)), np.nan, np.float32), strict=True))
+    places = {}
     for source, candidates in found.items():
         at = np.searchsorted(rows, candidates.rows)
         scores[source][at] = candidates.scores
+        places[source] = np.full(len(rows), _NOT_LISTED, np.int64)
         places[source][at] = np.arange(len(at))
 
     table = ScoreTable(rows, scores, places)
-    wanted = {name: np.zeros(len(rows), dtype=bool) for name in SIGNALS}
     for mode in modes:
         of_mode = table.candidates(mode)
         for name in mode.signals:
-            wanted[name][of_mode] = True
-    for name in SIGNALS:
-        complete(store, query, table, name, np.flatnonzero(wanted[name]))
+            complete(store, query, table, name, of_mode)
     return table
 
 

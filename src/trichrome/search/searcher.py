@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trichrome.embeddings import SIGNALS, Embedding, Embeddings
 from trichrome.errors import TrichromeError
@@ -100,7 +101,7 @@ class Searcher:
 
     def search(
         self,
-        text: str,
+        query: str | Embedding,
         mode: str | Mode = "all",
         k: int = 10,
         where: Filter | None = None,
@@ -111,62 +112,41 @@ class Searcher:
         preset: Preset = "m3",
         candidates: Candidates | None = None,
     ) -> list[Hit]:
-        """The k best documents for a text, best first; fewer where fewer are candidates.
+        """The k best documents, best first; fewer where fewer are candidates.
 
+        query: a text, or what this searcher's `encode` made of one.
         mode: one of MODE_NAMES, or a Mode of your own, which brings its weights, depth and candidates.
         where: payload conditions. weights: of dense, sparse, multivector. depth: candidates that each
         list gives (by default INTERACTIVE_DEPTH where scores are summed, never fewer than k).
         fusion: "weighted" (raw scores) or "rrf" (ranks). preset: "m3", or "long" for long documents.
         candidates: "dense", "sparse" or "union"; by default the mode's own.
         """
-        return self.search_embedded(
-            self.encode(text), mode, k, where, weights, depth, fusion, preset=preset, candidates=candidates
-        )
-
-    def search_embedded(
-        self,
-        query: Embedding,
-        mode: str | Mode = "all",
-        k: int = 10,
-        where: Filter | None = None,
-        weights: Sequence[float] | None = None,
-        depth: int | None = None,
-        fusion: Fusion = "weighted",
-        *,
-        preset: Preset = "m3",
-        candidates: Candidates | None = None,
-    ) -> list[Hit]:
-        """As `search`, for a query that this searcher's encoder has encoded already."""
         chosen = self._mode(mode, k, weights, depth, preset, candidates)
-        table = retrieve(self.store, query, [chosen], where)
+        encoded = self.encode(query) if isinstance(query, str) else query
+        table = retrieve(self.store, encoded, [chosen], where)
         ranking = rank(table, chosen, k, fusion)
-        for signal in query_signals(query):  # a hit shows all its scores, those too that its mode leaves out
+        for signal in query_signals(encoded):  # a hit shows all its scores, those its mode leaves out too
             if signal in self.signals:
-                complete(self.store, query, table, signal, ranking.positions)
-        columns = {name: table.scores[name][ranking.positions] for name in SIGNALS}
-        ids, payloads = self.store.ids(ranking.rows), self.store.payloads(ranking.rows)
+                complete(self.store, encoded, table, signal, ranking.positions)
+        columns = (_known(table.scores[name][ranking.positions]) for name in SIGNALS)
+        found = zip(ranking.scores.tolist(), *columns, self.store.documents(ranking.rows), strict=True)
         return [
-            Hit(
-                id=ids[i],
-                score=float(ranking.scores[i]),
-                dense=_known(columns["dense"][i]),
-                sparse=_known(columns["sparse"][i]),
-                multivector=_known(columns["multivector"][i]),
-                payload={name: value for name, value in payloads[i].items() if name != HASH_FIELD},
-            )
-            for i in range(len(ids))
+            Hit(id, score, dense, sparse, multivector, _without_hash(payload))
+            for score, dense, sparse, multivector, (id, payload) in found
         ]
 
-    def explain(self, text: str, hit: Hit) -> Explanation:
+    def explain(self, text: str, hit: Hit, query: Embedding | None = None) -> Explanation:
         """Why a hit was found for a text; its payload must hold the text that was indexed.
 
+        query: what `encode` made of the text, where it is at hand; else it is encoded for this hit.
         Errors: TrichromeError where the document is no longer stored, or its text isn't the indexed one.
         """
         rows = self.store.rows_of([hit.id])
         if rows[0] < 0:
             raise TrichromeError(f"document {hit.id!r} is not in this store (any more)")
         passage = self.store.embeddings(rows)[0]
-        return explain(self.encoder, text, self.encode(text), hit.content, passage)
+        encoded = self.encode(text) if query is None else query
+        return explain(self.encoder, text, encoded, hit.content, passage)
 
     def _mode(
         self,
@@ -193,5 +173,9 @@ class Searcher:
         return mode
 
 
-def _known(score: np.float32) -> float | None:
-    return None if np.isnan(score) else float(score)
+def _known(scores: NDArray[np.float32]) -> list[float | None]:
+    return [None if score != score else score for score in scores.tolist()]  # only NaN is not itself
+
+
+def _without_hash(payload: Payload) -> Payload:
+    return {name: value for name, value in payload.items() if name != HASH_FIELD}
