@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -38,12 +38,6 @@ class Encoded:
         rest = iter(tensors)
         made = [None if getattr(self, n) is None else next(rest) for n in OUTPUTS]
         return Encoded(self.ids, self.vector_mask, *made)
-
-    def take(self, rows: Tensor) -> Encoded:
-        """The texts `rows` [M], in this order."""
-        rows = rows.to(self.ids.device)
-        outputs = self.with_tensors([t[rows] for t in self.tensors()])
-        return replace(outputs, ids=self.ids[rows], vector_mask=self.vector_mask[rows])
 
 
 OUTPUTS = tuple(f.name for f in fields(Encoded))[2:]
@@ -84,10 +78,15 @@ def concatenate(parts: Sequence[Encoded]) -> Encoded:
 
 
 def score_matrices(queries: Encoded, passages: Encoded) -> dict[str, Tensor]:
-    """Raw scores [B, C] of every query against every passage, for each signal that both sides have."""
+    """Raw scores [B, C] of every query against every passage, for each signal that both sides have.
+
+    In float32 or more, whatever the outputs' precision: losses divide them by small temperatures.
+    """
     made: dict[str, Tensor] = {}
     if queries.dense is not None and passages.dense is not None:
-        made["dense"] = scoring.dense_scores(queries.dense, passages.dense)
+        kind = torch.promote_types(queries.dense.dtype, torch.float32)
+        with torch.autocast(queries.dense.device.type, enabled=False):
+            made["dense"] = scoring.dense_scores(queries.dense.to(kind), passages.dense.to(kind))
     if queries.sparse_weights is not None and passages.sparse_weights is not None:
         made["sparse"] = scoring.sparse_scores(
             queries.ids, queries.sparse_weights, passages.ids, passages.sparse_weights

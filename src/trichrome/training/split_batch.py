@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 from trichrome.encoder.batching import collate
 from trichrome.encoder.heads import Batch
 from trichrome.encoder.tokenizer import Tokens
-from trichrome.training.batch import TrainingBatch
 from trichrome.training.encoded import Encoded, concatenate, encode
 
 
@@ -118,20 +117,6 @@ def _rng(device: torch.device, states: Sequence[Tensor]) -> Iterator[None]:
 
 
 # sub-batches
-
-
-def longest_first(batch: TrainingBatch) -> TrainingBatch:
-    """The same batch, queries and passages each ordered by falling length, so that sub-batches pad little."""
-    q_order = sorted(range(len(batch.queries)), key=lambda i: -len(batch.queries[i].ids))
-    p_order = sorted(range(len(batch.passages)), key=lambda i: -len(batch.passages[i].ids))
-    return TrainingBatch(
-        [batch.queries[i] for i in q_order],
-        [batch.passages[i] for i in p_order],
-        batch.target.take(q_order, p_order),
-        batch.task,
-        [batch.rows[i] for i in q_order],
-        batch.cut,
-    )
 
 
 def sub_batch_rows(texts: Sequence[Tokens], budget: int) -> list[list[Tokens]]:

@@ -161,13 +161,12 @@ def _train(recipe: Recipe, encoder: Encoder, signals: Sequence[str], losses: Los
 
     def backward(step: int) -> dict[str, float]:
         whole = schedule.batch(step)
-        batch, order = _share(whole, accelerator.process_index, accelerator.num_processes)
+        batch, ordered = _share(whole, accelerator.process_index, accelerator.num_processes)
         target = whole.target.to(accelerator.device)
         record: dict[str, float] = {}
 
         def loss(queries: Encoded, passages: Encoded) -> Tensor:
-            queries, passages = order(queries, passages)
-            scores = score_matrices(queries, passages)
+            scores = {name: ordered(x) for name, x in score_matrices(queries, passages).items()}
             made = losses(scores, target, step)
             total = made["total"] + _extras(recipe.objective, scores, target, queries, passages)
             record.update({f"loss/{name}": value.item() for name, value in made.items()})
@@ -264,10 +263,9 @@ class Schedule:
         return self.plan.batch(epoch, step - (self._ends[epoch - 1] if epoch else 0))
 
 
-def _share(
-    whole: TrainingBatch, rank: int, world: int
-) -> tuple[TrainingBatch, Callable[[Encoded, Encoded], tuple[Encoded, Encoded]]]:
-    """This rank's texts, longest first, and the function that puts all ranks' outputs in the batch's order.
+def _share(whole: TrainingBatch, rank: int, world: int) -> tuple[TrainingBatch, Callable[[Tensor], Tensor]]:
+    """This rank's texts, longest first, and the function that puts the scores of all ranks' queries and
+    passages [B, C] in the order of the batch.
 
     Ranks take turns along the falling lengths, so that each has about as many tokens as the others.
     """
@@ -281,9 +279,10 @@ def _share(
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i].ids))
         places = torch.tensor([i for r in range(world) for i in order[r::world]])
         sides.append(([texts[i] for i in order[rank::world]], places.argsort()))
-    (queries, q_back), (passages, p_back) = sides
+    (queries, rows), (passages, columns) = sides
     mine = replace(whole, queries=queries, passages=passages)
-    return mine, lambda q, p: (q.take(q_back), p.take(p_back))
+    # scores are small, embeddings are not
+    return mine, lambda scores: scores[rows.to(scores.device)][:, columns.to(scores.device)]
 
 
 def _extras(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,9 +39,3 @@ class Target:
         """The same on another device."""
         teacher = None if self.teacher is None else self.teacher.to(device)
         return Target(self.positive.to(device), self.mask.to(device), teacher)
-
-    def take(self, queries: Sequence[int], passages: Sequence[int]) -> Target:
-        """The same with rows and columns chosen, in this order."""
-        rows, columns = torch.tensor(queries)[:, None], torch.tensor(passages)[None]
-        teacher = None if self.teacher is None else self.teacher[rows, columns]
-        return Target(self.positive[rows, columns], self.mask[rows, columns], teacher)
