@@ -171,7 +171,7 @@ class BatchPlan:
         start, n = int(self.buckets.starts[bucket]), self.buckets.buckets[bucket].rows
         first, end = (n * k // int(self._batches[bucket]) for k in (number, number + 1))
         places = permuted(np.arange(first, end), n, (seed, epoch, _ROWS, bucket))
-        rows: list[int] = self.buckets.order[start + places].tolist()
+        rows: list[int] = self.buckets.order.take(start + places).tolist()
         return [rows[i % len(rows)] for i in range(max(len(rows), self.world))]
 
     def epoch(self, epoch: int) -> Epoch:
@@ -253,7 +253,7 @@ class BatchPlan:
         for row in self.rows(epoch, step):
             counts = self.lengths[row]
             file, place = self.examples.place(row)
-            positives, negatives = (int(file.rows[place][name]) for name in ("positives", "negatives"))
+            positives, negatives = file.rows[place][["positives", "negatives"]].tolist()
             drawn = self._drawn(epoch, row, positives, negatives)
             queries.append(int(counts[0]))
             chosen = [*drawn.positives, *(positives + i for i in drawn.negatives)]

@@ -6,7 +6,6 @@ memory holds a few numbers a bucket, whatever the number of rows.
 
 from __future__ import annotations
 
-import mmap
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trichrome.training.lengths import Lengths
+from trichrome.training.mapped import MappedArray
 
 #: A language with fewer rows of a task shares batches with the task's other small languages.
 LEAST_OF_A_LANGUAGE = 16
@@ -59,10 +59,10 @@ class Grouping:
 
 @dataclass(frozen=True)
 class Buckets:
-    """order [N]: row numbers, bucket after bucket, in the order of the data. starts [K+1]: of the buckets in
+    """order [N] int64: row numbers, bucket after bucket, in the data's order. starts [K+1]: of the buckets in
     it. buckets [K]. cut: how many queries, and how many passages, are longer than is read."""
 
-    order: NDArray[np.int64]
+    order: MappedArray
     starts: NDArray[np.int64]
     buckets: list[Bucket]
     cut: tuple[int, int]
@@ -192,17 +192,15 @@ def _resized(bucket: Bucket, rows: int) -> Bucket:
     return Bucket(rows, bucket.query, bucket.passage, bucket.passages)
 
 
-def _unnamed_array(n: int, folder: Path) -> NDArray[np.int64]:
+def _unnamed_array(n: int, folder: Path) -> MappedArray:
     """Int64 [n] in a file without a name."""
-    if n == 0:
-        return np.zeros(0, np.int64)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(8 * n)
-        return np.frombuffer(mmap.mmap(file.fileno(), 8 * n), np.int64)
+        return MappedArray(file, np.dtype(np.int64), write=True)
 
 
 def _fill(
-    order: NDArray[np.int64],
+    order: MappedArray,
     cursor: NDArray[np.int64],
     slot_of: Mapping[Key, int],
     lengths: Lengths,
@@ -216,7 +214,7 @@ def _fill(
         counts = np.bincount(slots, minlength=len(cursor))
         before = np.cumsum(counts) - counts
         ordered = slots[by_slot]
-        order[cursor[ordered] + np.arange(len(slots)) - before[ordered]] = first + by_slot
+        order.put(cursor[ordered] + np.arange(len(slots)) - before[ordered], first + by_slot)
         cursor += counts
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trichrome.errors import TrichromeError
 from trichrome.formats.flagembedding import EXAMPLE_FIX, example_from_row
@@ -26,6 +25,7 @@ from trichrome.formats.lines import fault, open_bytes, parse_json, placed_rows
 from trichrome.formats.report import ReadReport
 from trichrome.records import TrainingExample
 from trichrome.storage import default_cache, sync_directory, write_json
+from trichrome.training.mapped import MappedArray
 
 #: Of what an index holds; another number makes it anew.
 VERSION = 2
@@ -53,12 +53,12 @@ class BadRows(TrichromeError):
 
 @dataclass(frozen=True)
 class ExampleFile:
-    """One indexed file. data: its bytes, mapped. rows [N] of ROW, mapped. languages: None where unknown.
-    digest: of its good rows, wherever the file lies."""
+    """One indexed file. data: its bytes. rows [N] of ROW. languages: None where unknown. digest: of its good
+    rows, wherever the file lies."""
 
     path: Path
-    data: NDArray[np.uint8]
-    rows: NDArray[np.void]
+    data: MappedArray
+    rows: MappedArray
     languages: tuple[str | None, ...]
     report: ReadReport
     digest: str
@@ -70,7 +70,7 @@ class ExampleFile:
         row = self.rows[i]
         start, size = int(row["offset"]), int(row["size"])
         try:
-            return example_from_row(parse_json(self.data[start : start + size].tobytes().decode()))
+            return example_from_row(parse_json(self.data.read(start, start + size).tobytes().decode()))
         except (ValueError, TypeError) as error:
             place = f"{self.path}:{int(row['line'])}"
             raise fault(place, f"no longer what it was ({error})", "leave the file alone meanwhile") from None
@@ -183,8 +183,8 @@ def open_file(path: Path, cache: Path) -> ExampleFile:
             raise fault(path, "changed while it was read", "wait until it is written, and try again")
     return ExampleFile(
         path,
-        _mapped(folder / LINES if about["unpacked"] else path, np.dtype(np.uint8)),
-        _mapped(folder / ROWS, ROW),
+        MappedArray.open(folder / LINES if about["unpacked"] else path, np.dtype(np.uint8)),
+        MappedArray.open(folder / ROWS, ROW),
         tuple(about["languages"]),
         ReadReport(about["read"], about["skipped"]),
         about["digest"],
@@ -261,10 +261,3 @@ def _write_index(path: Path, made: Path) -> dict[str, Any]:
         "unpacked": not plain,
         "bytes": written,
     }
-
-
-def _mapped(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A file as an array, read as it is needed; an empty file can't be mapped."""
-    if path.stat().st_size == 0:
-        return np.zeros(0, dtype)
-    return np.memmap(path, dtype=dtype, mode="r")

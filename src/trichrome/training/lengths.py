@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trichrome.encoder.tokenizer import TextTokenizer
 from trichrome.storage import atomic_write, default_cache
 from trichrome.training.examples import ExampleFile, Examples
+from trichrome.training.mapped import MappedArray
 
 #: Texts that are tokenised at a time, and rows that are looked at at a time.
 _TEXTS, _ROWS = 2048, 1 << 13
@@ -26,7 +27,7 @@ class Lengths:
     `lengths[i]` is row i's [1 + P + N] counts: its query's, its positives', its negatives'.
     """
 
-    def __init__(self, examples: Examples, counts: list[NDArray[np.int32]]) -> None:
+    def __init__(self, examples: Examples, counts: list[MappedArray]) -> None:
         self.examples = examples
         self._counts = dict(zip((id(f) for f in examples.files), counts, strict=True))
 
@@ -38,7 +39,8 @@ class Lengths:
         row = file.rows[number]
         start = int(row["texts"])
         stop = start + 1 + int(row["positives"]) + int(row["negatives"])
-        return self._counts[id(file)][start:stop]
+        found: NDArray[np.int32] = self._counts[id(file)].read(start, stop)
+        return found
 
     def chunks(self) -> Iterator[tuple[int, int, NDArray[np.void], NDArray[np.int32], NDArray[np.int64]]]:
         """Pieces of each file in turn: (which file, number of the first row among all rows, rows [n] of ROW,
@@ -47,13 +49,13 @@ class Lengths:
         for number, file in enumerate(self.examples.files):
             counts = self._counts[id(file)]
             for start in range(0, len(file), _ROWS):
-                rows = np.array(file.rows[start : start + _ROWS])
+                rows = file.rows.read(start, start + _ROWS)
                 last = rows[-1]
                 begin, end = (
                     int(rows["texts"][0]),
                     int(last["texts"] + 1 + last["positives"] + last["negatives"]),
                 )
-                yield number, before + start, rows, np.array(counts[begin:end]), rows["texts"] - begin
+                yield number, before + start, rows, counts.read(begin, end), rows["texts"] - begin
             before += len(file)
 
 
@@ -68,18 +70,21 @@ def token_lengths(examples: Examples, tokenizer: TextTokenizer, cache: str | Pat
     counts = []
     for file in examples.files:
         path = folder / f"{file.digest}-{reader}.lengths"
-        size = 0 if not len(file) else int(file.rows[-1]["texts"]) + 1 + sum(_passages(file, len(file) - 1))
+        size = _texts(file)
         if not path.is_file() or path.stat().st_size != 4 * size:
             with atomic_write(path) as out:
                 for part in _counted(file, tokenizer):
                     out.write(part.tobytes())
-        counts.append(np.memmap(path, np.int32, "r") if size else np.zeros(0, np.int32))
+        counts.append(MappedArray.open(path, np.dtype(np.int32)))
     return Lengths(examples, counts)
 
 
-def _passages(file: ExampleFile, i: int) -> tuple[int, int]:
-    row = file.rows[i]
-    return int(row["positives"]), int(row["negatives"])
+def _texts(file: ExampleFile) -> int:
+    """How many texts the file's rows have."""
+    if not len(file):
+        return 0
+    last = file.rows[len(file) - 1]
+    return int(last["texts"] + 1 + last["positives"] + last["negatives"])
 
 
 def _counted(file: ExampleFile, tokenizer: TextTokenizer) -> Iterator[NDArray[np.int32]]:
