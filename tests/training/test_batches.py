@@ -157,6 +157,21 @@ print([list(plan.epoch(3)), plan.batch(3, 5).passages[0].ids])
     assert list(plan.epoch(3)) != list(planned(tmp_path, examples, by="language", seed=8).epoch(3))
 
 
+def test_the_key_follows_data_settings_and_processes(tmp_path: Path, examples: Examples) -> None:
+    rows = rows_of(97, 2)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    same = opened(moved, one=rows)
+    keys = [
+        planned(tmp_path, opened(tmp_path, one=rows)).key,
+        planned(tmp_path, same, seed=1).key,
+        planned(tmp_path, same, world=2).key,
+        planned(tmp_path, opened(tmp_path, other=rows[::-1])).key,
+    ]
+    assert planned(tmp_path, same).key == keys[0]
+    assert len(set(keys)) == 4
+
+
 def test_a_step_does_not_depend_on_the_steps_before(tmp_path: Path, examples: Examples) -> None:
     changes: dict[str, Any] = {"group_size": 2, "segment_shuffle": 0.5}
     whole = planned(tmp_path, examples, **changes)

@@ -9,6 +9,7 @@ with the data.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -155,6 +156,12 @@ class BatchPlan:
 
     def _rows_of(self, bucket: Bucket) -> int:
         return self.settings.rows_of(bucket.query, bucket.passage, bucket.passages)
+
+    @property
+    def key(self) -> str:
+        """Of everything that the batches depend on; a resumed run must have the same."""
+        parts = [self.examples.key, repr(self.settings), self.world, self.buckets.starts.tolist()]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def steps(self, epoch: int = 0) -> int:
         """How many batches an epoch has; all have as many."""
