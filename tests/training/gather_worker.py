@@ -34,6 +34,8 @@ def main(rank: int, folder: Path, port: str) -> None:
             {"loss": loss, "gradients": {n: p.grad for n, p in encoder.network.named_parameters()}},
             folder / f"{rank}-{budget}.pt",
         )
+    del wrapped
+    dist.barrier()  # a process that leaves early tears down connections that the other still uses
     dist.destroy_process_group()
 
 

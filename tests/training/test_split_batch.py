@@ -210,3 +210,27 @@ def test_sub_batches_keep_order_and_budget() -> None:
     texts = [Tokens([0] * n, [True] * n, 0) for n in (5, 3, 9, 2, 2, 2, 12)]
     made = [list(b.ids.shape) for b in sub_batches(texts, 10, 1)]
     assert made == [[2, 5], [1, 9], [3, 2], [1, 12]]
+
+
+@pytest.mark.parametrize("budget", [40, 1000])
+def test_embedding_tables_are_left_as_they_were(budget: int) -> None:
+    """Also by a loss that fails: lookups dense again, earlier gradients kept."""
+    encoder = trainable()
+    batch = training_batch(encoder)
+    parts = [sub_batches(t, budget, encoder.config.pad_id) for t in (batch.queries, batch.passages)]
+    table = encoder.network.get_submodule("backbone.word")
+    assert isinstance(table, torch.nn.Embedding)
+    split_batch_backward(encoder.network, *parts, lambda q, p: loss_of(batch.target, q, p), ALL)
+    before = table.weight.grad
+    assert before is not None
+    assert before.layout == torch.strided
+    before = before.clone()
+
+    def failing(q: Encoded, p: Encoded) -> Tensor:
+        raise RuntimeError("no loss")
+
+    with pytest.raises(RuntimeError, match="no loss"):
+        split_batch_backward(encoder.network, *parts, failing, ALL)
+    assert not table.sparse
+    assert table.weight.grad is not None
+    assert torch.equal(table.weight.grad, before)

@@ -9,7 +9,7 @@ those of one pass over the whole batch, for one more forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -44,45 +44,101 @@ def split_batch_backward(
 
     DistributedDataParallel: only the last backward pass goes through the wrapper, so gradients are averaged
     over the ranks once, whatever the number of sub-batches on each rank; the passes before it run the module
-    inside, whose gradients add up unsynchronised, as under `no_sync()`. The last passes sub-batch has to
+    inside, whose gradients add up unsynchronised, as under `no_sync()`. The last passages sub-batch has to
     use every trainable parameter: freeze the heads that are not in `signals`.
     """
     if not queries or not passages:
         raise ValueError("split_batch_backward needs queries and passages")
+    synced = isinstance(network, DistributedDataParallel)
     inner = network.module if isinstance(network, DistributedDataParallel) else network
-    if len(queries) == len(passages) == 1:
-        q, p = encode(inner, queries[0], signals), encode(network, passages[0], signals)
+    with nullcontext(_nothing) if synced else _one_gradient_a_table(inner) as collect:
+        if len(queries) == len(passages) == 1:
+            q, p = encode(inner, queries[0], signals), encode(network, passages[0], signals)
+            value = loss(q, p) if gather is None else loss(gather(q), gather(p))
+            backward(value * scale)
+            return value.detach()
+
+        batches = [*queries, *passages]
+        states: list[list[Tensor]] = []
+        parts: list[Encoded] = []
+        for i, batch in enumerate(batches):
+            states.append(_rng_states(batch.ids.device))
+            # alone, the last one's graph may stay: it is the first that is needed
+            with torch.set_grad_enabled(not synced and i == len(batches) - 1):
+                parts.append(encode(inner, batch, signals))
+        kept = parts[-1].tensors()
+        q, p = _leaves(parts[: len(queries)]), _leaves(parts[len(queries) :])
+        del parts
         value = loss(q, p) if gather is None else loss(gather(q), gather(p))
         backward(value * scale)
+        gradients = [*_split(q, queries), *_split(p, passages)]
+        del q, p
+
+        if not synced:
+            _back(kept, gradients.pop())
+            collect()
+        del kept
+        for i, gradient in enumerate(gradients):
+            with _rng(batches[i].ids.device, states[i]):
+                again = encode(network if i == len(batches) - 1 else inner, batches[i], signals)
+            _back(again.tensors(), gradient)
+            del again
+            collect()
         return value.detach()
 
-    batches = [*queries, *passages]
-    states: list[list[Tensor]] = []
-    parts: list[Encoded] = []
-    with torch.no_grad():
-        for batch in batches:
-            states.append(_rng_states(batch.ids.device))
-            parts.append(encode(inner, batch, signals))
-    q, p = _leaves(parts[: len(queries)]), _leaves(parts[len(queries) :])
-    del parts
-    value = loss(q, p) if gather is None else loss(gather(q), gather(p))
-    backward(value * scale)
-    gradients = [*_split(q, queries), *_split(p, passages)]
-    del q, p
 
-    for i, (batch, state) in enumerate(zip(batches, states, strict=True)):
-        last = i == len(batches) - 1
-        with _rng(batch.ids.device, state):
-            again = encode(network if last else inner, batch, signals).tensors()
-        # with a frozen base, the dense output needs no gradient
-        learnt = [(x, g) for x, g in zip(again, gradients[i], strict=True) if x.requires_grad]
-        torch.autograd.backward([x for x, _ in learnt], [g for _, g in learnt])
-    return value.detach()
+def _back(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Through the network; with a frozen base, the dense output needs no gradient."""
+    learnt = [(x, g) for x, g in zip(outputs, gradients, strict=True) if x.requires_grad]
+    torch.autograd.backward([x for x, _ in learnt], [g for _, g in learnt])
+
+
+@contextmanager
+def _one_gradient_a_table(network: nn.Module) -> Iterator[Callable[[], None]]:
+    """Within, embedding tables get one gradient as large as themselves, not one for every sub-batch.
+
+    A vocabulary of 250,002 makes that gradient the largest tensor of a step. Lookups give gradients of the
+    looked-up rows alone; `collect` adds them up after a backward pass.
+    """
+    tables = [
+        m
+        for m in network.modules()
+        if isinstance(m, nn.Embedding) and isinstance(m.weight, nn.Parameter) and not m.sparse
+    ]
+    tables = [m for m in tables if m.weight.requires_grad]
+    sums = [m.weight.grad for m in tables]
+
+    def collect() -> None:
+        for i, table in enumerate(tables):
+            gradient, table.weight.grad = table.weight.grad, None
+            if gradient is None:
+                continue
+            total = sums[i]
+            if total is None:
+                total = sums[i] = torch.zeros_like(table.weight)
+            if gradient.is_sparse:
+                total.index_add_(0, gradient._indices()[0], gradient._values())
+            else:
+                total.add_(gradient)
+
+    for table in tables:
+        table.sparse, table.weight.grad = True, None
+    try:
+        yield collect
+        collect()
+    finally:
+        for table, total in zip(tables, sums, strict=True):
+            table.sparse, table.weight.grad = False, total
+
+
+def _nothing() -> None:
+    """DistributedDataParallel reduces whole gradients, so they are left to it."""
 
 
 def _leaves(parts: Sequence[Encoded]) -> Encoded:
     """One batch whose outputs collect gradients."""
-    whole = concatenate(parts)
+    with torch.no_grad():
+        whole = concatenate(parts)
     return whole.with_tensors([t.detach().requires_grad_() for t in whole.tensors()])
 
 
