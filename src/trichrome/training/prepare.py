@@ -13,13 +13,14 @@ from torch import nn
 
 from trichrome.encoder.checkpoints import load
 from trichrome.encoder.checkpoints import save as save_encoder
+from trichrome.encoder.deltas import apply_deltas
 from trichrome.encoder.encoder import Encoder
 from trichrome.encoder.heads import Network
 from trichrome.encoder.model import Backbone, Layer
 from trichrome.encoder.positions import extend_positions
 from trichrome.errors import TrichromeError
 from trichrome.storage import atomic_write
-from trichrome.training.lowrank import add_lowrank, merge_lowrank, save_deltas
+from trichrome.training.lowrank import add_lowrank, save_deltas
 from trichrome.training.recipe import Recipe
 
 #: What a run leaves in its output folder.
@@ -46,6 +47,8 @@ def prepare(recipe: Recipe, device: str, train_heads: Sequence[str]) -> Encoder:
         backbone.requires_grad_(recipe.train == "all")
         if recipe.freeze_embeddings:
             freeze_embeddings(backbone)
+    if recipe.precision == "bfloat16":
+        halve_frozen(backbone)
     for name, head in network.heads.named_children():
         head.requires_grad_(name in train_heads)
     if not any(p.requires_grad for p in network.parameters()):
@@ -66,6 +69,16 @@ def with_positions(encoder: Encoder, tokens: int) -> Encoder:
     return Encoder(encoder.network, encoder.tokenizer.tokenizer, config, str(encoder.device))
 
 
+def halve_frozen(backbone: nn.Module) -> None:
+    """Keep weights that are not trained in bfloat16, as autocast would make them at every product."""
+    for module in backbone.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):  # peft's layers: autocast chooses, not they
+            module.cast_input_dtype_enabled = False
+    for parameter in backbone.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
 def set_dropout(network: Network, p: float) -> None:
     """Of the whole backbone."""
     for module in network.backbone.modules():
@@ -80,23 +93,31 @@ def freeze_embeddings(backbone: nn.Module) -> None:
             module.requires_grad_(False)
 
 
-def finish(encoder: Encoder, recipe: Recipe) -> Path:
-    """Write OUTPUT/model (own layout), and for low-rank runs what is worth shipping; returns the former.
+def finish(encoder: Encoder, recipe: Recipe) -> tuple[Path, Encoder]:
+    """Write OUTPUT/model (own layout), heads.safetensors and, of a low-rank run, deltas.safetensors.
 
-    Weights are merged in place. An earlier result of the same run is replaced.
+    Returns the model's folder and the trained encoder, in float32. What a low-rank or heads run left frozen
+    is taken from where the run began, so it is there to the last digit. An earlier result is replaced.
     """
     network = encoder.network.eval()
-    if recipe.train == "lowrank":
-        save_deltas(network, recipe.output / DELTAS)
-        merge_lowrank(network)
     heads = {k: v.detach().cpu().contiguous() for k, v in network.heads.state_dict().items()}
     with atomic_write(recipe.output / HEADS) as file:
         file.write(save(heads))
-    network.autocast = None
-    network.requires_grad_(True)
+    if recipe.train == "all":
+        network.autocast = None
+        network.float().requires_grad_(True)
+        made = Encoder(network, encoder.tokenizer.tokenizer, encoder.config, "cpu")
+    else:
+        made = load(recipe.model, new_heads=recipe.new_heads, device="cpu", dtype="float32")
+        if recipe.positions is not None:
+            made = with_positions(made, recipe.positions)
+        if recipe.train == "lowrank":
+            save_deltas(network, recipe.output / DELTAS)
+            apply_deltas(made.network.backbone, recipe.output / DELTAS)
+        made.network.heads.load_state_dict(heads)
+        made = Encoder(made.network, made.tokenizer.tokenizer, made.config, "cpu")
     path = recipe.output / MODEL
-    made = Encoder(network, encoder.tokenizer.tokenizer, encoder.config, "cpu")
     if path.exists():
         shutil.rmtree(path)
     save_encoder(made, path)
-    return path
+    return path, made

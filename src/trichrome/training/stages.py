@@ -239,7 +239,7 @@ def drive(
         if (recipe.output / LOG).exists():
             plot_log(recipe.output / LOG, recipe.output / PLOT)
         if done == steps:
-            model = finish(encoder, recipe)
+            model, encoder = finish(encoder, recipe)
     return Trained(encoder, done, done == steps, model)
 
 
