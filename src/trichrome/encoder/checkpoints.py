@@ -59,11 +59,20 @@ def load(
 ) -> Encoder:
     """Open an encoder: "small" (built in), a folder, or a hub id such as "BAAI/bge-m3".
 
+    "small-base" is what `small` was trained from, without heads.
+
     new_heads: for a folder without heads; without it such a folder is an error. pooling, prompts
     ({"query": …, "passage": …}) and max_tokens override what the folder says.
     """
     if str(model) == small.NAME:
         network, tokenizer, config = small.parts()
+    elif str(model) == small.BASE:
+        if new_heads is None:
+            raise TrichromeError(
+                f"{small.BASE} has no heads; pass new_heads=NewHeads(...) to make untrained ones for training"
+            )
+        wanted = new_heads.sparse, new_heads.multivector_dim, new_heads.seed
+        network, tokenizer, config = small.base_parts(*wanted)
     else:
         folder = _folder(str(model))
         if (folder / SETTINGS).exists():

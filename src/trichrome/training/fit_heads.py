@@ -1,11 +1,12 @@
 """Fit the sparse and multi-vector heads of an encoder whose base stays frozen.
 
-    python -m trichrome.training.fit_heads --data DIR --out heads.safetensors
+    python -m trichrome.training.fit_heads --data DIR --model small-base --out runs/small-heads
 
-DIR holds FlagEmbedding JSONL files (query, pos). Because the base is frozen, every token's hidden state is
-computed once; the heads then train on those states in minutes on a CPU. The loss is InfoNCE over in-batch
-passages for each head (M3 paper, eq. 6) plus the distillation of the sparse head from the sum of all three
-scores (eq. 8); batches come from one file and one language, so that their negatives mean something.
+DIR holds FlagEmbedding JSONL files (query, pos). It does what `trichrome train heads` does, faster: because
+the base is frozen, every token's hidden state is computed once; the heads then train on those states in
+minutes on a CPU. The loss is InfoNCE over in-batch passages for each head (M3 paper, eq. 6) plus the
+distillation of the sparse head from the sum of all three scores (eq. 8); batches come from one file and one
+language, so that their negatives mean something.
 """
 
 from __future__ import annotations
@@ -23,17 +24,15 @@ import torch.nn.functional as F
 import typer
 from rich.console import Console
 from rich.progress import Progress, track
-from safetensors.torch import save
 from torch import Tensor
 
 from trichrome import scoring
 from trichrome.encoder.batching import collate, token_budget_batches
-from trichrome.encoder.checkpoints import load
+from trichrome.encoder.checkpoints import NewHeads, load, save
 from trichrome.encoder.encoder import Encoder
 from trichrome.encoder.heads import Batch, Heads
 from trichrome.encoder.tokenizer import Tokens
 from trichrome.formats.flagembedding import read_examples
-from trichrome.storage import atomic_write
 
 TEMPERATURE = 0.02  # M3 paper
 console = Console(stderr=True)
@@ -245,8 +244,8 @@ FILES = (
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder of FlagEmbedding JSONL files (NAME.jsonl.gz).")],
-    out: Annotated[Path, typer.Option(help="safetensors file to write.")],
-    model: Annotated[str, typer.Option(help="Encoder whose base is frozen.")] = "small",
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    model: Annotated[str, typer.Option(help="Encoder whose base is frozen.")] = "small-base",
     files: Annotated[str, typer.Option(help="Which files, by NAME.")] = FILES,
     keep_out: Annotated[str, typer.Option(help="Languages not to train on.")] = "eu,et,el",
     per_group: Annotated[int, typer.Option(help="Most pairs of one file and language.")] = 250,
@@ -259,7 +258,7 @@ def main(
 ) -> None:
     """Fit the sparse and multi-vector heads of an encoder on its frozen hidden states."""
     torch.manual_seed(seed)
-    encoder = load(model, device="cpu", dtype="bfloat16")
+    encoder = load(model, new_heads=NewHeads(), device="cpu", dtype="bfloat16")
     pairs = read_pairs(data, files.split(","), set(keep_out.split(",")), per_group, seed)
     console.print(f"{len(pairs)} pairs of {len({p.group for p in pairs})} groups")
     queries = hidden_states(encoder, [p.query for p in pairs], "query", query_tokens)
@@ -268,8 +267,9 @@ def main(
     start_from_principal_directions(heads, passages.hidden)
     heads.train()
     train(heads, pairs, queries, passages, encoder.config.pad_id, epochs, batch, rate, seed)
-    with atomic_write(out) as file:
-        file.write(save({k: v.detach().contiguous() for k, v in heads.state_dict().items()}))
+    whole = load(model, new_heads=NewHeads(), device="cpu", dtype="float32")
+    whole.network.heads.load_state_dict(heads.state_dict())
+    save(Encoder(whole.network, whole.tokenizer.tokenizer, whole.config, "cpu"), out)
     console.print(f"wrote {out}")
 
 

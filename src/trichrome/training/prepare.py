@@ -73,7 +73,7 @@ def halve_frozen(backbone: nn.Module) -> None:
     """Keep weights that are not trained in bfloat16, as autocast would make them at every product."""
     for module in backbone.modules():
         if hasattr(module, "cast_input_dtype_enabled"):  # peft's layers: autocast chooses, not they
-            module.cast_input_dtype_enabled = False
+            setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010  # a plain attribute to mypy
     for parameter in backbone.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(torch.bfloat16)
