@@ -20,6 +20,7 @@ import typer
 from benchmarks.common import RESULTS
 from trichrome.errors import TrichromeError
 from trichrome.evaluation import Suite, markdown
+from trichrome.search.modes import MODE_NAMES
 from trichrome.storage import atomic_write
 
 README = Path(__file__).parents[1] / "README.md"
@@ -65,14 +66,16 @@ def table(name: str, results: Path) -> str:
     """The Markdown of one benchmark's results; a line that says so where it was not run yet."""
     if name not in TABLES:
         raise TrichromeError(f"README: no table is called {name!r}; there are {', '.join(TABLES)}")
-    path = results / f"{name}.json"
-    if not path.is_file():
-        return f"Not measured yet: `python -m benchmarks.{name}`.\n"
+    files, make = TABLES[name]
+    paths = [results / f"{file}.json" for file in files]
+    command = f"python -m benchmarks.{files[-1]}"
+    if not all(path.is_file() for path in paths):
+        return f"Not measured yet: `{command}`.\n"
     try:
-        return TABLES[name](json.loads(path.read_text("utf-8")))
+        return make(*(json.loads(path.read_text("utf-8")) for path in paths))
     except (ValueError, KeyError, TypeError) as error:
         raise TrichromeError(
-            f"{path}: not the results of this version ({error!r}); run python -m benchmarks.{name}"
+            f"{paths[-1]}: not the results of this version ({error!r}); run {command}"
         ) from None
 
 
@@ -143,11 +146,57 @@ def crash(values: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES: Mapping[str, Callable[[Results], str]] = {
-    "quality": quality,
-    "encode": encode,
-    "search": search,
-    "crash": crash,
+def training(base: Results, before: Results, after: Results) -> str:
+    """What training changed, nDCG@10: the bare base and `small` before and after it, a row a task."""
+    suites = [Suite.from_json(values) for values in (base, before, after)]
+    tasks = [r.task for r in suites[-1].reports]
+    by_task = [{r.task: r.means for r in suite.reports} for suite in suites]
+
+    def cell(task: str, suite: int, system: str) -> float:
+        return 100 * float(by_task[suite][task][system]["nDCG@10"])
+
+    columns: list[tuple[str, list[tuple[int, str]]]] = [
+        ("base dense", [(0, "dense")]),
+        ("base token states", [(0, "multivector")]),
+        ("BM25, same tokens", [(2, "bm25-tokenizer")]),
+        *((mode, [(1, mode), (2, mode)]) for mode in MODE_NAMES),
+    ]
+    lines = [
+        "| task | " + " | ".join(name for name, _ in columns) + " |",
+        "|---" + "|--:" * len(columns) + "|",
+    ]
+    for task in (*tasks, "mean"):
+        cells = []
+        for _, sources in columns:
+            figures = [
+                sum(cell(t, *source) for t in tasks) / len(tasks) if task == "mean" else cell(task, *source)
+                for source in sources
+            ]
+            cells.append(" → ".join(f"{figure:.1f}" for figure in figures))
+        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _machine(after)]) + "\n"
+
+
+def laws(values: Results) -> str:
+    """A row a law."""
+    lines = ["| law | effect | interval | holds |", "|---|--:|--:|---|"]
+    for name, law in sorted(values.items()):
+        if isinstance(law, dict) and "effect" in law:
+            holds = "yes" if law["holds"] else "no"
+            what = law.get("what", "")
+            lines.append(
+                f"| ({name}) {what} | {law['effect']:.3g} | {law['low']:.3g} … {law['high']:.3g} | {holds} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "quality": (("quality",), quality),
+    "training": (("quality-base", "quality-before", "quality"), training),
+    "encode": (("encode",), encode),
+    "search": (("search",), search),
+    "crash": (("crash",), crash),
+    "laws": (("laws",), laws),
 }
 
 
