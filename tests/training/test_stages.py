@@ -19,7 +19,7 @@ from trichrome.training.batches import BatchSettings
 from trichrome.training.diagnostics import read_log
 from trichrome.training.loop import Watch
 from trichrome.training.lowrank import LowRank
-from trichrome.training.recipe import Optimiser, Recipe
+from trichrome.training.recipe import Objective, Optimiser, Recipe
 
 pytest.importorskip("accelerate")
 pytest.importorskip("peft")
@@ -126,3 +126,20 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(work: Path) -> None:
     stages.heads(recipe(work, steps=4))
     with pytest.raises(ValueError, match="seed"):
         stages.heads(recipe(work, steps=4, seed=1))
+
+
+@pytest.mark.parametrize("name", ["listwise_kl", "kl", "margin_mse"])
+def test_a_teacher_in_the_data_is_followed(work: Path, name: Any) -> None:
+    """The teacher puts each row's negatives above its positive; without in-batch negatives only it decides."""
+    path = work / "taught.jsonl"
+    with path.open("w") as file:
+        for line in (work / "one.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            row["neg"] = row["neg"] or ["under the moon"]
+            scores = {"pos_scores": [0.0], "neg_scores": [4.0] * len(row["neg"])}
+            file.write(json.dumps({**row, **scores}) + "\n")
+    objective = Objective(teacher=50.0, teacher_loss=name)
+    trained = stages.unified(recipe(work, data=(str(path),), steps=40, dropout=0.0, objective=objective))
+    assert trained.finished
+    accuracy = [r["accuracy/dense"] for r in read_log(work / "run" / "log.jsonl")]
+    assert sum(accuracy[-5:]) < sum(accuracy[:5])

@@ -48,7 +48,8 @@ class Objective:
     distil_after: self-distillation begins after so many optimiser steps (a resumed run counts on).
     both_directions: passages look for their queries too (contrastive stage).
     flops_queries, flops_passages: weights of the FLOPS regulariser on the sparse output.
-    teacher: weight of listwise KL towards the teacher's scores that the data carries.
+    teacher: weight of a loss towards the teacher's scores that the data carries (`trichrome score`), on each
+    output; teacher_loss: which; teacher_temperature: divides the teacher's scores (listwise KL and KL).
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -62,9 +63,15 @@ class Objective:
     flops_queries: float = 0.0
     flops_passages: float = 0.0
     teacher: float = 0.0
+    teacher_loss: Literal["listwise_kl", "kl", "margin_mse"] = "listwise_kl"
+    teacher_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, f"objective.temperature must be > 0, got {self.temperature}")
+        _require(
+            self.teacher_temperature > 0,
+            f"objective.teacher_temperature must be > 0, got {self.teacher_temperature}",
+        )
         _require(self.distil_after >= 0, f"objective.distil_after must be ≥ 0, got {self.distil_after}")
 
 

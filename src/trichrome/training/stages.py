@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from trichrome.encoder.encoder import Encoder
 from trichrome.errors import TrichromeError
 from trichrome.extras import require
+from trichrome.training.ahead import Ahead
 from trichrome.training.batch import TrainingBatch
 from trichrome.training.batches import BatchPlan
 from trichrome.training.checkpoints import Checkpoints
@@ -33,7 +35,7 @@ from trichrome.training.evaluate import evaluator
 from trichrome.training.examples import Examples
 from trichrome.training.gather import gather
 from trichrome.training.loop import Loop, Watch, run
-from trichrome.training.losses import flops, infonce, listwise_kl
+from trichrome.training.losses import flops, infonce, kl, listwise_kl, margin_mse
 from trichrome.training.losses import unified as unified_loss
 from trichrome.training.observations import gradient_norms, observe
 from trichrome.training.plots import plot_log
@@ -105,7 +107,7 @@ def retromae(recipe: Recipe, watch: Watch | None = None) -> Trained:
             }
         )
 
-    return drive(recipe, encoder, model, accelerator, backward, schedule.steps, watch or Watch())
+    return drive(recipe, encoder, model, accelerator, backward, schedule, watch or Watch())
 
 
 def contrastive(recipe: Recipe, watch: Watch | None = None) -> Trained:
@@ -200,7 +202,7 @@ def _train(recipe: Recipe, encoder: Encoder, signals: Sequence[str], losses: Los
 
     if watch.evaluate is None and recipe.evaluation.tasks and accelerator.is_main_process:
         watch = replace(watch, evaluate=evaluator(encoder, recipe.evaluation, schedule.steps))
-    return drive(recipe, encoder, encoder.network, accelerator, backward, schedule.steps, watch)
+    return drive(recipe, encoder, encoder.network, accelerator, backward, schedule, watch)
 
 
 def _schedule(recipe: Recipe, encoder: Encoder, accelerator: Any) -> Schedule:
@@ -218,7 +220,7 @@ def drive(
     trained: nn.Module,
     accelerator: Any,
     backward: Callable[[int], Mapping[str, float]],
-    steps: int,
+    schedule: Schedule,
     watch: Watch,
 ) -> Trained:
     """Run the loop over a stage's `backward`, then plot its log and write its model.
@@ -229,22 +231,27 @@ def drive(
     same = json.loads(json.dumps(asdict(recipe), default=str))
     for name in ("output", "keep", "evaluation", "checkpoint_every"):  # may change between two runs
         same.pop(name)
+    same["rows_and_processes"] = schedule.plan.key
     checkpoints = Checkpoints(recipe.output / CHECKPOINTS, recipe.keep, same)
-    loop = Loop(steps, recipe.checkpoint_every, recipe.seed, recipe.optimiser)
+    loop = Loop(schedule.steps, recipe.checkpoint_every, recipe.seed, recipe.optimiser)
     diagnostics = Diagnostics(recipe.output)
     named = {n: p for n, p in trained.named_parameters() if p.requires_grad}
-    done = run(loop, named, backward, accelerator, checkpoints, diagnostics, watch)
+    with schedule:
+        done = run(loop, named, backward, accelerator, checkpoints, diagnostics, watch)
     model = None
     if accelerator.is_main_process:
         if (recipe.output / LOG).exists():
             plot_log(recipe.output / LOG, recipe.output / PLOT)
-        if done == steps:
+        if done == schedule.steps:
             model, encoder = finish(encoder, recipe)
-    return Trained(encoder, done, done == steps, model)
+    return Trained(encoder, done, done == schedule.steps, model)
 
 
 class Schedule:
-    """Which batch an optimiser step takes: epoch after epoch of the plan, until `steps` are done."""
+    """Which batch an optimiser step takes: epoch after epoch of the plan, until `steps` are done.
+
+    While the step computes, the next batches are made in a thread; use it as a context, which ends it.
+    """
 
     def __init__(self, plan: BatchPlan, recipe: Recipe) -> None:
         self.plan = plan
@@ -252,6 +259,7 @@ class Schedule:
         while len(self._ends) < recipe.epochs if recipe.steps is None else self._reached < recipe.steps:
             self._ends.append(self._reached + plan.steps(len(self._ends)))
         self.steps = self._reached if recipe.steps is None else recipe.steps
+        self._ahead = Ahead(self._made, self.steps)
 
     @property
     def _reached(self) -> int:
@@ -259,8 +267,19 @@ class Schedule:
 
     def batch(self, step: int) -> TrainingBatch:
         """The batch of optimiser step `step`, from 0."""
+        return self._ahead(step)
+
+    def _made(self, step: int) -> TrainingBatch:
         epoch = next(e for e, end in enumerate(self._ends) if step < end)
         return self.plan.batch(epoch, step - (self._ends[epoch - 1] if epoch else 0))
+
+    def __enter__(self) -> Schedule:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ahead.close()
 
 
 def _share(whole: TrainingBatch, rank: int, world: int) -> tuple[TrainingBatch, Callable[[Tensor], Tensor]]:
@@ -295,8 +314,17 @@ def _extras(
             total = total + weight * flops(texts.ids, texts.sparse_weights)
     if objective.teacher and target.teacher is not None:
         for values in scores.values():
-            total = total + objective.teacher * listwise_kl(values, target, temperature=objective.temperature)
+            total = total + objective.teacher * _towards_teacher(objective, values, target)
     return total
+
+
+def _towards_teacher(objective: Objective, scores: Tensor, target: Target) -> Tensor:
+    """The recipe's loss of one output towards the teacher's scores."""
+    if objective.teacher_loss == "margin_mse":
+        return margin_mse(scores, target, scale=1 / objective.temperature)
+    loss = {"listwise_kl": listwise_kl, "kl": kl}[objective.teacher_loss]
+    temperatures = objective.temperature, objective.teacher_temperature
+    return loss(scores, target, temperature=temperatures[0], teacher_temperature=temperatures[1])
 
 
 def _accelerator() -> Any:
