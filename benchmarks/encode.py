@@ -70,7 +70,7 @@ def contend(name: str, folder: str, texts: list[str], batch: int) -> dict[str, A
 
         dtype = "bfloat16" if name.endswith("bf16") else "float32"
         no_prompts = {"query": "", "passage": ""}
-        encoder = trichrome.load(folder, device="cpu", dtype=dtype, prompts=no_prompts)
+        encoder = trichrome.load(folder, device="cpu", dtype=dtype, prompts=no_prompts, max_tokens=MAX_TOKENS)
 
         def run(some: list[str]) -> object:
             return encoder.encode(some)
@@ -168,7 +168,7 @@ def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
     import trichrome
     from trichrome.encoder import save
 
-    encoder = trichrome.load("small", device="cpu")
+    encoder = trichrome.load("small", device="cpu", max_tokens=MAX_TOKENS)
     tokens = [min(MAX_TOKENS, len(ids) + 2) for ids in encoder.token_ids(texts)]
     save(encoder, work / "model", "flagembedding")
     del encoder
