@@ -185,6 +185,22 @@ def test_eval_prints_and_writes_everything(run: Command, task: Path, tmp_path: P
     assert max(run_file["q1"], key=run_file["q1"].get) == "d1"
 
 
+def test_eval_against_earlier_results(run: Command, task: Path, tmp_path: Path):
+    earlier = tmp_path / "earlier"
+    assert run("eval", task, "--modes", "dense", "--out", earlier).code == 0
+    results = earlier / "results.json"
+    shown = run("eval", task, "--against", results)
+    assert shown.code == 0, shown.err
+    assert "tiny: nDCG@10 in %, before: small" in shown.out
+    assert "+0.0 … +0.0" in shown.out
+    found = run("eval", task, "--against", results, "--json").json()["against"]["tiny"]
+    assert list(found) == ["dense"]
+    assert (found["dense"]["difference"], found["dense"]["p"]) == (0, 1)
+    fewer = run("eval", task, "--against", results, "--max-queries", "2")
+    assert fewer.code == 1
+    assert "only results on the same task" in fewer.err
+
+
 def test_eval_of_chosen_modes_in_the_querys_language(run: Command, task: Path):
     found = run(
         "eval", task, "--modes", "dense,all", "--within-language", "--max-queries", "2", "--json"
@@ -202,6 +218,7 @@ def test_eval_of_chosen_modes_in_the_querys_language(run: Command, task: Path):
         (("--qrels", "dev"), "it holds qrels.tsv"),
         (("--compare", "all"), "name two systems"),
         (("--compare", "all,splade"), "no comparison"),
+        (("--against", "nowhere.json"), "nowhere.json: can't be read"),
     ],
 )
 def test_what_cannot_be_evaluated(

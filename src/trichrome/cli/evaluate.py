@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,9 @@ from trichrome.cli.settings import JsonOption, ModelOption, PrecisionOption, ope
 from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
-    from trichrome.evaluation import Report, Suite
+    from collections.abc import Mapping
+
+    from trichrome.evaluation import Comparison, Report, Suite
     from trichrome.search import Mode
 
 
@@ -36,6 +39,10 @@ def evaluate(
     compare: Annotated[
         str | None, typer.Option(help="Two systems, by the paired bootstrap: all,dense")
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="The results.json of another run, such as before training: paired bootstrap."),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder for TREC runs, results.json, .md and .png.")
     ] = None,
@@ -44,11 +51,13 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure nDCG@10, Recall@100 and MRR@10; encodings are kept in $TRICHROME_CACHE (~/.cache/trichrome)."""
-    from trichrome.evaluation import Options, evaluate_many, load_task
+    from trichrome.evaluation import Options, Suite, differences, earlier_report, evaluate_many, load_task
 
     chosen = _modes(modes, preset)
     pair = _pair(compare)
+    earlier = None if against is None else Suite.load(against)
     tasks = [load_task(path, qrels=qrels, within_language=within_language) for path in paths]
+    before = [] if earlier is None else [earlier_report(task.name, earlier) for task in tasks]
     encoder = open_model(model, dtype)
     settings = {"dtype": precision(dtype)}
     options = Options(preset=preset, modes=chosen, max_queries=max_queries, seed=seed, settings=settings)
@@ -63,10 +72,16 @@ def evaluate(
     except KeyboardInterrupt:
         raise Stopped("stopped; what is encoded is kept, the same command goes on from there") from None
     comparisons = [report.compare(*pair) for report in suite.reports] if pair else []
+    changes = [
+        differences(report, old, seed=seed) for report, old in zip(suite.reports, before, strict=False)
+    ]
     if to is not None:
         _write(suite, to, by_language)
     if as_json:
-        print_json(suite.to_json())
+        found = {
+            r.task: {m: asdict(c) for m, c in d.items()} for r, d in zip(suite.reports, changes, strict=False)
+        }
+        print_json(suite.to_json() | ({} if earlier is None else {"against": found}))
         return
     for report in suite.reports:
         _show(report, by_language)
@@ -80,6 +95,8 @@ def evaluate(
             markup=False,
             soft_wrap=True,
         )
+    for report, old, change in zip(suite.reports, before, changes, strict=False):
+        _show_changes(report, old, change)
 
 
 def _modes(names: str | None, preset: Literal["m3", "long"]) -> tuple[Mode, ...] | None:
@@ -131,6 +148,21 @@ def _show(report: Report, by_language: bool) -> None:
             cells = [f"{100 * systems[system][metric]:.1f}" for system in report.systems]
             table.add_row(lang, f"{report.language_queries[lang]:,}", *cells)
         out.print(table)
+
+
+def _show_changes(report: Report, before: Report, changes: Mapping[str, Comparison]) -> None:
+    """A row a mode: the figure before and now, the difference with its interval."""
+    metric = next(iter(report.means[report.systems[0]]))
+    table = Table(title=f"{report.task}: {metric} in %, before: {before.model}", title_justify="left")
+    table.add_column("mode")
+    for name in ("before", "now", "difference", "95 % of it", "p"):
+        table.add_column(name, justify="right")
+    for mode, c in changes.items():
+        figures = [f"{100 * r.means[mode][metric]:.1f}" for r in (before, report)]
+        interval = f"{100 * c.low:+.1f} … {100 * c.high:+.1f}"
+        table.add_row(mode, *figures, f"{100 * c.difference:+.1f}", interval, f"{c.p:.4f}")
+    out.print(table)
+    out.print(f"paired bootstrap, {report.queries:,} queries", style="dim")
 
 
 def _table(title: str, means: Any) -> Table:

@@ -44,8 +44,10 @@ class TextTokenizer:
     def __init__(self, tokenizer: Tokenizer, config: EncoderConfig) -> None:
         self.tokenizer = tokenizer
         self.config = config
-        tokenizer.no_truncation()  # cuts are made here, where they are counted
-        tokenizer.no_padding()
+        if tokenizer.truncation is not None:  # another thread may be encoding: touch nothing needlessly
+            tokenizer.no_truncation()  # cuts are made here, where they are counted
+        if tokenizer.padding is not None:
+            tokenizer.no_padding()
 
     def encode(self, texts: Sequence[str], kind: str) -> list[Tokens]:
         """Token ids of queries or passages, at most `max_tokens` each."""

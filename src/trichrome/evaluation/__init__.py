@@ -6,6 +6,7 @@
 Needs the extra `eval`: pip install 'trichrome[eval]'.
 """
 
+from trichrome.evaluation.against import differences, earlier_report
 from trichrome.evaluation.metrics import METRICS
 from trichrome.evaluation.plots import plot_bars
 from trichrome.evaluation.report import Report, Suite, comparison_table, language_table, markdown
@@ -22,6 +23,8 @@ __all__ = [
     "Suite",
     "Task",
     "comparison_table",
+    "differences",
+    "earlier_report",
     "evaluate",
     "evaluate_many",
     "language_table",

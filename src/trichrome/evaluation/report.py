@@ -159,6 +159,16 @@ class Suite:
         """Write the JSON, whole or not at all."""
         write_json(path, self.to_json(per_query))
 
+    @classmethod
+    def load(cls, path: str | Path) -> Suite:
+        """Read what `save` wrote. TrichromeError names the file where it isn't that."""
+        try:
+            return cls.from_json(json.loads(Path(path).read_text("utf-8")))
+        except OSError as error:
+            raise TrichromeError(f"{path}: can't be read ({error.strerror}); check the path") from None
+        except (ValueError, AttributeError) as error:
+            raise TrichromeError(f"{path}: {error}") from None
+
     def write_runs(self, folder: str | Path) -> list[Path]:
         """One TREC run file a task and system."""
         return [path for report in self.reports for path in report.write_runs(folder)]
