@@ -63,7 +63,8 @@ class Mode:
     @property
     def needed(self) -> tuple[str, ...]:
         """The signals that a store and a query must have: those that count and those that give candidates."""
-        return tuple(name for name in SIGNALS if name in self.signals or name in self.sources)
+        counting = self.signals
+        return tuple(name for name in SIGNALS if name in counting or name in self.sources)
 
 
 def _modes(both: tuple[float, float, float], all_three: tuple[float, float, float]) -> Mapping[str, Mode]:
