@@ -29,7 +29,9 @@ def test_kill_9_loses_nothing_acknowledged(kind: str, folder: Path) -> None:
     make_store(folder / "store", kind).close()
     turns: dict[int, int] = {}  # batch → the turn in which it was written last, as acknowledged
     for kill in range(3):
-        got, started = run_and_kill(folder / "store", 1000 * kill, draw.uniform(0.1, 0.4))
+        got, started = run_and_kill(
+            folder / "store", 1000 * kill, BATCHES + draw.randrange(BATCHES), draw.uniform(0, 0.02)
+        )
         turns.update(got)
         with open_store(folder / "store") as store:
             for i in range(BATCHES):
@@ -41,13 +43,14 @@ def test_kill_9_loses_nothing_acknowledged(kind: str, folder: Path) -> None:
     assert len(turns) == BATCHES
 
 
-def run_and_kill(path: Path, seed: int, delay: float) -> tuple[dict[int, int], list[int]]:
-    """What a killed child acknowledged, and the turns that it may have been in when it died."""
+def run_and_kill(path: Path, seed: int, acks: int, delay: float) -> tuple[dict[int, int], list[int]]:
+    """What a child acknowledged that was killed `delay` seconds after so many acknowledgements, and the
+    turns that it may have been in when it died."""
     ours, theirs = processes().Pipe(duplex=False)
     child = processes().Process(target=add_until_killed, args=(str(path), seed, BATCHES, theirs))
     child.start()
     theirs.close()
-    heard = [ours.recv()]
+    heard = [ours.recv() for _ in range(acks)]
     time.sleep(delay)
     child.kill()
     child.join()
