@@ -11,14 +11,19 @@ from typing import Any
 import pytest
 import typer
 
-from benchmarks import tables
+from benchmarks import page, tables
 from trichrome.cli.main import app
 from trichrome.errors import TrichromeError
 from trichrome.evaluation import Report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "docs/small.md")}
+NAMES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+)
+PAGES = {name: (ROOT / name).read_text("utf-8") for name in NAMES}
 
 _NUMBER = re.compile(r"-?\d+\.?\d*")
 
@@ -49,10 +54,12 @@ def test_the_python_runs_and_prints_what_is_shown(tmp_path: Path, monkeypatch: p
 def shell_lines() -> list[str]:
     """Every line of the pages' shell blocks, and every `trichrome …` in their text."""
     lines: list[str] = []
-    for page in PAGES.values():
-        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+    for text in PAGES.values():
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
             lines += [line for line in block.splitlines() if line]
-        lines += re.findall(r"`((?:trichrome|python -m|make) [^`\n]*)`", page)
+        lines += re.findall(r"`((?:trichrome|python -m|make) [^`\n]*)`", text)
+    for i, line in enumerate(lines):  # a process that others start has its command all the same
+        lines[i] = re.sub(r"^.* -m trichrome\.cli\.main ", "trichrome ", line)
     return lines
 
 
@@ -84,9 +91,24 @@ def test_the_modules_and_make_targets_exist() -> None:
     assert checked >= 8
 
 
+def test_the_scripts_that_are_run_exist() -> None:
+    scripts = [line.split()[1] for line in shell_lines() if re.match(r"python [a-z]", line)]
+    assert "examples/standard_library.py" in scripts
+    assert all((ROOT / script).is_file() for script in scripts)
+
+
+def test_a_page_is_filled_with_what_its_commands_print(tmp_path: Path) -> None:
+    text = "```sh\ntrichrome --help\n```\n\nno\n\n```sh\necho a; echo b >&2\n```\n\n```text\nold\n```\n"
+    assert [block["code"] for block in page.blocks(text)] == ["echo a; echo b >&2\n"]
+    printed = page.run(page.blocks(text)[0]["code"], tmp_path)
+    assert page.replaced(text, 1, printed) == text.replace("old", "a\nb")
+    with pytest.raises(SystemExit, match="exit code 3"):
+        page.run("exit 3", tmp_path)
+
+
 def test_the_links_between_pages_lead_somewhere() -> None:
-    for name, page in PAGES.items():
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page):
+    for name, text in PAGES.items():
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
             assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
 from trichrome.errors import TrichromeError
-from trichrome.training.recipe import read_recipe
+from trichrome.training.recipe import Recipe, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
@@ -21,6 +23,22 @@ def test_every_recipe_is_valid(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.model
     assert recipe.data
+
+
+def test_the_page_on_training_names_every_field_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| (`[^|]+) \| (.*) \|$", page, re.MULTILINE))
+    named = {name for cell in rows for name in re.findall(r"`([^`]+)`", cell)}
+    blank = Recipe("m", ("d",), Path("o"))
+    wanted = set()
+    for field in fields(Recipe):
+        value = getattr(blank, field.name)
+        if field.name == "lowrank":  # its fields share a row
+            assert all(f"`{f.name}`" in rows["`lowrank`"] for f in fields(value))
+        inner = is_dataclass(value) and field.name != "lowrank"
+        wanted |= {f"{field.name}.{f.name}" for f in fields(value)} if inner else {field.name}
+    assert wanted <= named
+    assert {n for n in named if re.match(r"(batches|optimiser|objective|retromae|evaluation)\.", n)} <= wanted
 
 
 def written(path: Path, text: str) -> Path:
