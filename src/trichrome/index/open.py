@@ -76,7 +76,7 @@ def open_store(path: str | Path) -> Store:
     StoreLocked where another process (or another place in this one) has it open."""
     path = Path(path)
     manifest = read_manifest(path)
-    lock = FileLock(path / "lock")
+    lock = FileLock(path / "lock", thread_local=False)  # any thread may close what another opened
     try:
         lock.acquire(timeout=0)
     except Timeout:

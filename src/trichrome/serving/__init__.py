@@ -1,0 +1,8 @@
+"""The HTTP API: one encoder and any number of indexes, for programs that speak OpenAI's, Cohere's or
+text-embeddings-inference's language, and for search itself. Needs the extra `serve`."""
+
+from trichrome.serving.app import create_app
+from trichrome.serving.limits import Limits
+from trichrome.serving.run import server
+
+__all__ = ["Limits", "create_app", "server"]

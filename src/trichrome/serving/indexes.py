@@ -1,0 +1,225 @@
+"""The indexes of a server: each a store, its lock, and how its documents are cut into passages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from trichrome.errors import TrichromeError
+from trichrome.formats.passages import cut_document
+from trichrome.index import Store, document_of
+from trichrome.index.build import HASH_FIELD, payload_of
+from trichrome.records import Document, Payload
+from trichrome.search import Searcher
+from trichrome.serving.answers import columns
+from trichrome.serving.batcher import Batcher
+from trichrome.serving.errors import Refusal
+from trichrome.serving.locks import ReadWriteLock
+from trichrome.serving.protocol import ServedEncoder
+
+T = TypeVar("T")
+log = logging.getLogger("trichrome.serving")
+
+_PROBED = 64  # passages of one document that are looked for at once
+
+
+@dataclass
+class Changes:
+    """What adding documents did, counted in passages; cut: documents that became several."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    cut: int = 0
+
+
+@dataclass
+class ServedIndex:
+    """One index by its name."""
+
+    name: str
+    store: Store
+    searcher: Searcher
+    lock: ReadWriteLock = field(default_factory=ReadWriteLock)
+
+    def passage_size(self, encoder: ServedEncoder) -> tuple[int, int]:
+        """Tokens of a passage and how many the next repeats: as it was indexed, or as much as is read."""
+        prompt = len(encoder.tokenizer.plain([encoder.config.prompts["passage"]])[0])
+        longest = max(encoder.config.max_tokens - prompt - 4, 1)
+        size, overlap = (self.store.manifest.settings.get(name) for name in ("passage_tokens", "overlap"))
+        tokens = min(size, longest) if isinstance(size, int) else longest
+        return tokens, min(overlap, tokens // 2) if isinstance(overlap, int) else min(32, tokens // 2)
+
+
+class Indexes:
+    """All indexes, used from an event loop; the stores are touched in threads only."""
+
+    def __init__(
+        self, encoder: ServedEncoder, stores: Mapping[str, Store], batcher: Batcher, threads: int = 4
+    ) -> None:
+        """ModelMismatch where a store was built with another model."""
+        self._encoder, self._batcher = encoder, batcher
+        self._threads = ThreadPoolExecutor(threads, "store")
+        self.all = {
+            name: ServedIndex(name, store, Searcher(encoder, store)) for name, store in stores.items()
+        }
+
+    def get(self, name: str) -> ServedIndex:
+        """Refusal 404 where there is none of this name."""
+        if name not in self.all:
+            there = ", ".join(sorted(self.all)) or "none"
+            raise Refusal(404, f"there is no index {name!r}; there are: {there}", param="name")
+        return self.all[name]
+
+    async def read(self, index: ServedIndex, call: Callable[[], T]) -> T:
+        """Run something that reads the store, in a thread, beside other readers."""
+
+        def locked() -> T:
+            with index.lock.reading():
+                return call()
+
+        return await self._in_thread(locked)
+
+    async def write(self, index: ServedIndex, call: Callable[[], T]) -> T:
+        """Run something that changes the store, in a thread, alone. It is durable when this returns.
+
+        What the store itself can't do (a full disk) is 503: the request was right."""
+
+        def locked() -> T:
+            with index.lock.writing():
+                try:
+                    return call()
+                except TrichromeError as error:
+                    log.error("index %s: %s", index.name, error)
+                    message = f"index {index.name!r} could not store it; the log says why"
+                    raise Refusal(503, message, retry_after=30) from error
+
+        return await asyncio.shield(self._in_thread(locked))  # a change that began is not left behind
+
+    def _in_thread(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def add(self, index: ServedIndex, documents: Sequence[Document]) -> tuple[Changes, int]:
+        """Add or replace documents, cut into passages as the index's others are; the changes, and the tokens
+        that were encoded. Passages that are stored already, unchanged, are not encoded again.
+
+        One store call holds all of a request: after a crash all of them are there or none. Passages that a
+        document had before and has no longer are removed right after that.
+        """
+        ids = [document.id for document in documents]
+        if len(set(ids)) < len(ids):
+            twice = next(id for id in ids if ids.count(id) > 1)
+            raise Refusal(422, f"document {twice!r} is given twice", param="documents")
+        passages, payloads = await self._in_thread(lambda: self._passages(index, documents))
+        known = await self.read(index, lambda: _hashes(index.store, [p.id for p in passages]))
+        new = [i for i, p in enumerate(passages) if known.get(p.id) != payloads[i][HASH_FIELD]]
+        encoded = await self._batcher.encode(
+            [(passages[i].content, "passage") for i in new],
+            index.searcher.signals,
+            truncate=True,  # cutting leaves a token or two to spare; a title may be longer than half of it
+            param="documents",
+        )
+
+        def change() -> int:
+            if new:
+                made = columns(encoded.texts)
+                index.store.add([passages[i].id for i in new], made, [payloads[i] for i in new])
+            stale = _stale(index.store, passages)
+            return index.store.delete(stale) if stale else 0
+
+        changes = Changes(unchanged=len(passages) - len(new))
+        changes.deleted = await self.write(index, change)
+        changes.updated = sum(passages[i].id in known for i in new)
+        changes.added = len(new) - changes.updated
+        changes.cut = len({p.metadata["document"] for p in passages if p.id != p.metadata["document"]})
+        return changes, encoded.tokens
+
+    def _passages(
+        self, index: ServedIndex, documents: Sequence[Document]
+    ) -> tuple[list[Document], list[Payload]]:
+        tokens, overlap = index.passage_size(self._encoder)
+        passages = []
+        for document in documents:
+            if not document.content.strip():
+                message = f"document {document.id!r} has neither title nor text to encode"
+                raise Refusal(422, message, param="documents")
+            passages += cut_document(
+                document, self._encoder.tokenizer.offsets, max_tokens=tokens, overlap=overlap
+            )
+        ids = [passage.id for passage in passages]
+        if len(set(ids)) < len(ids):
+            raise Refusal(422, "a document has the id of another's passage (ID#NUMBER)", param="documents")
+        return passages, [payload_of(passage) for passage in passages]
+
+    async def documents(self, index: ServedIndex, id: str) -> list[Document]:
+        """The stored passages of a document, in order; or the one that has this id itself."""
+
+        def read() -> list[Document]:
+            rows = index.store.rows_of(_stored(index.store, id) or [id])
+            return [document_of(*found) for found in index.store.documents(rows[rows >= 0])]
+
+        return await self.read(index, read)
+
+    async def delete(self, index: ServedIndex, ids: Sequence[str]) -> int:
+        """Remove documents with all their passages; how many passages."""
+
+        def change() -> int:
+            stored = [found for id in dict.fromkeys(ids) for found in _stored(index.store, id)]
+            return index.store.delete(list(dict.fromkeys(stored))) if stored else 0
+
+        return await self.write(index, change)
+
+    async def close(self) -> None:
+        """Finish what began, close the stores."""
+        await asyncio.to_thread(self._threads.shutdown)
+        for index in self.all.values():
+            await asyncio.to_thread(index.store.close)
+
+
+def _hashes(store: Store, ids: Sequence[str]) -> dict[str, object]:
+    """{id: hash} of those that are stored."""
+    rows = store.rows_of(ids)
+    known = [id for id, row in zip(ids, rows.tolist(), strict=True) if row >= 0]
+    payloads = store.payloads(rows[rows >= 0], [HASH_FIELD])
+    return {id: payload.get(HASH_FIELD) for id, payload in zip(known, payloads, strict=True)}
+
+
+def _stored(store: Store, id: str) -> list[str]:
+    """The ids under which a document is stored: its own, or id#0, id#1 … as far as they go."""
+    found = _of_document(store, [id], id)
+    start = 0
+    while True:
+        there = _of_document(store, [f"{id}#{k}" for k in range(start, start + _PROBED)], id)
+        found += there
+        start += _PROBED
+        if len(there) < _PROBED:
+            return found
+
+
+def _of_document(store: Store, names: Sequence[str], id: str) -> list[str]:
+    """Those of these ids that are stored and belong to the document (other ids may look alike)."""
+    rows = store.rows_of(names)
+    known = [name for name, row in zip(names, rows.tolist(), strict=True) if row >= 0]
+    payloads = store.payloads(rows[rows >= 0], ["document"])
+    return [n for n, payload in zip(known, payloads, strict=True) if payload.get("document", n) == id]
+
+
+def _stale(store: Store, passages: Sequence[Document]) -> list[str]:
+    """Ids of passages that these documents had when they were cut otherwise.
+
+    Passages are numbered without a gap, so it is enough to look whether the next number is there."""
+    kept = {passage.id for passage in passages}
+    numbers = Counter(str(passage.metadata["document"]) for passage in passages)
+    whole = [id for id in numbers if id in kept]
+    asked = [f"{id}#0" for id in whole]
+    asked += [name for id, n in numbers.items() if id not in kept for name in (id, f"{id}#{n}")]
+    owners = whole + [id for id in numbers if id not in kept for _ in range(2)]
+    there = store.rows_of(asked) >= 0
+    changed = {owner for owner, found in zip(owners, there.tolist(), strict=True) if found}
+    return [id for owner in sorted(changed) for id in _stored(store, owner) if id not in kept]
