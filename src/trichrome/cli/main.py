@@ -17,6 +17,7 @@ from trichrome.cli.info import info
 from trichrome.cli.mine import mine
 from trichrome.cli.score import score
 from trichrome.cli.search import search
+from trichrome.cli.serve import serve
 from trichrome.cli.train import train
 
 
@@ -57,6 +58,7 @@ app.command("eval", no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(mine)
 app.command(no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(train)
+app.command()(serve)
 app.command()(info)
 app.command()(demo)
 
