@@ -130,7 +130,7 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(work: Path) -> None:
 
 @pytest.mark.parametrize("name", ["listwise_kl", "kl", "margin_mse"])
 def test_a_teacher_in_the_data_is_followed(work: Path, name: Any) -> None:
-    """The teacher puts each row's negatives above its positive; without in-batch negatives only it decides."""
+    """The teacher puts each row's negatives above its positive."""
     path = work / "taught.jsonl"
     with path.open("w") as file:
         for line in (work / "one.jsonl").read_text().splitlines():

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from safetensors.torch import save
@@ -21,30 +20,23 @@ from trichrome.encoder.model import Backbone
 from trichrome.encoder.positions import extend_positions
 from trichrome.errors import TrichromeError
 from trichrome.storage import atomic_write
+from trichrome.training.interpolate import interpolate
 from trichrome.training.lowrank import extract_deltas
 
 
-def ship(model: Path, out: Path, rank: int = 48, share: float = 1.0) -> float:
+def ship(model: Path, out: Path, rank: int = 48, start: str | Path = "small", share: float = 1.0) -> float:
     """Write the two files; returns the share of the change that the rank holds.
 
-    share: how far to go from the base towards the trained weights, deltas and heads alike. Between the two
-    lies what keeps most of the gain and forgets less (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
+    start, share: ship a point between the model that training began from and the trained one.
     """
+    trained = interpolate(load(start, device="cpu"), load(model, device="cpu"), share)
     base, _, _ = small.base_parts()
-    before, _, _ = small.parts()
-    trained = load(model, device="cpu", dtype="float32").network
-    if not (isinstance(base.backbone, Backbone) and isinstance(trained.backbone, Backbone)):
+    if not (isinstance(base.backbone, Backbone) and isinstance(trained.network.backbone, Backbone)):
         raise TrichromeError(f"{model}: not of small's architecture")
-    if trained.backbone.config.max_tokens > base.backbone.config.max_tokens:
-        extend_positions(base.backbone, trained.backbone.config.max_tokens)
-    pairs = ((base.backbone, trained.backbone), (before.heads, trained.heads))
-    if share != 1:
-        with torch.no_grad():
-            for old, new in pairs:
-                for start, end in zip(old.parameters(), new.parameters(), strict=True):
-                    end.lerp_(start, 1 - share)
-    kept = extract_deltas(base.backbone, trained.backbone, rank, out / small.DELTAS)
-    heads = {k: v.detach().contiguous() for k, v in trained.heads.state_dict().items()}
+    if trained.config.max_tokens > base.backbone.config.max_tokens:
+        extend_positions(base.backbone, trained.config.max_tokens)
+    kept = extract_deltas(base.backbone, trained.network.backbone, rank, out / small.DELTAS)
+    heads = {k: v.detach().contiguous() for k, v in trained.network.heads.state_dict().items()}
     with atomic_write(out / small.HEADS) as file:
         file.write(save(heads))
     return kept
@@ -54,11 +46,12 @@ def main(
     model: Annotated[Path, typer.Option(help="Folder of a trained model that began from small.")],
     out: Annotated[Path, typer.Option(help="Folder to write heads and deltas to.")],
     rank: Annotated[int, typer.Option(min=1, help="Of the deltas.")] = 48,
-    share: Annotated[float, typer.Option(min=0, max=1, help="How far from the base to the trained.")] = 1.0,
+    start: Annotated[str, typer.Option(help="What training began from.")] = "small",
+    share: Annotated[float, typer.Option(min=0, max=1, help="How far from there to the trained.")] = 1.0,
 ) -> None:
     """Write heads.safetensors and deltas.safetensors."""
     console = Console(stderr=True)
-    kept = ship(model, out, rank, share)
+    kept = ship(model, out, rank, start, share)
     size = sum(p.stat().st_size for p in out.glob("*.safetensors")) / 1e6
     console.print(f"wrote {out}: {size:.1f} MB, {100 * kept:.2f} % of the change kept")
 

@@ -1,0 +1,33 @@
+"""Points between two models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.tiny import tiny_encoder
+from trichrome.errors import TrichromeError
+from trichrome.training.interpolate import interpolate
+
+
+def test_the_ends_are_the_models_and_the_middle_is_their_mean() -> None:
+    def pair() -> tuple:
+        start, end = tiny_encoder(), tiny_encoder()
+        with torch.no_grad():
+            for parameter in end.network.parameters():
+                parameter += 1
+        return start, end
+
+    before = {n: p.clone() for n, p in tiny_encoder().network.named_parameters()}
+    for share in (0.0, 0.5, 1.0):
+        made = interpolate(*pair(), share)
+        for name, parameter in made.network.named_parameters():
+            assert torch.allclose(parameter, before[name] + share, atol=1e-5)
+    assert interpolate(*pair(), 0.0).fingerprint == tiny_encoder().fingerprint
+
+
+def test_other_shapes_and_shares_are_refused() -> None:
+    with pytest.raises(TrichromeError, match="different shapes"):
+        interpolate(tiny_encoder(), tiny_encoder(multivector_dim=None), 0.5)
+    with pytest.raises(TrichromeError, match="between 0 and 1"):
+        interpolate(tiny_encoder(), tiny_encoder(), 1.5)
