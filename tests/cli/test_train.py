@@ -30,9 +30,17 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_train_leaves_a_model_and_shows_the_five_modes(run: Command, work: Path):
     task = make_task()
     write_beir(work / "tiny-task", task.documents, task.queries, task.qrels)
-    (work / "recipe.yaml").open("a").write("evaluation: {tasks: [tiny-task], every: 100}\n")
+    (work / "recipe.yaml").open("a").write("evaluation: {tasks: [tiny-task], every: 100}\nskip_bad: true\n")
+    (work / "pairs.jsonl").open("a").write(
+        "{}\n" + json.dumps({"query": "moon " * 30, "pos": ["moon"]}) + "\n"
+    )
     shown = run("train", "unified", "-c", "recipe.yaml", "--steps", "4", "--output", "out")
     assert shown.code == 0, shown.err
+    assert "41 rows in " in shown.err
+    assert "% without length groups" in shown.err
+    assert "41 read, 1 skipped: " in shown.err
+    assert "pairs.jsonl:41" in shown.err
+    assert "1 queries are longer than batches.query_tokens, and cut" in shown.err
     assert "trained 4 steps: out/model" in shown.out
     assert "before" in shown.out
     assert "dense+sparse" in shown.out

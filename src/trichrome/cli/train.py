@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from trichrome.cli.console import Stopped, bar, err, note, out, print_json
+from trichrome.cli.console import INTERRUPTED, Stopped, bar, err, note, out, print_json
 from trichrome.cli.settings import JsonOption
+
+if TYPE_CHECKING:
+    from trichrome.training.batches import BatchPlan
 
 Stage = Literal["retromae", "contrastive", "heads", "unified"]
 
@@ -28,7 +32,10 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed instead.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train an encoder. The same command goes on where it was stopped or killed."""
+    """Train an encoder. The same command goes on where it was stopped or killed.
+
+    Several GPUs or processes: `accelerate launch -m trichrome.cli.main train …`; the first one speaks.
+    """
     from trichrome.training import stages as rooms
     from trichrome.training.diagnostics import LOG, read_log
     from trichrome.training.loop import Watch
@@ -36,7 +43,8 @@ def train(
 
     given = {"model": model, "data": data, "output": output and str(output), "steps": steps, "seed": seed}
     recipe = read_recipe(config, given)
-    with _interruptible() as stopped, bar(stage, None, unit="steps") as progress:
+    first = int(os.environ.get("RANK", "0")) == 0  # of the processes that share the training
+    with _interruptible() as stopped, bar(stage, None, unit="steps", quiet=not first) as progress:
         seen: list[float] = []
 
         def on_step(step: int, steps: int, record: Mapping[str, float], warnings: list[str]) -> None:
@@ -46,7 +54,9 @@ def train(
             for warning in warnings:
                 err.print(f"step {step}: {warning}", style="yellow", markup=False, soft_wrap=True)
 
-        trained = getattr(rooms, stage)(recipe, Watch(on_step=on_step, stop=stopped))
+        trained = getattr(rooms, stage)(recipe, Watch(_tell_plan, on_step, stop=stopped))
+    if not first:
+        raise typer.Exit(0 if trained.finished else INTERRUPTED)
     if not trained.finished:
         raise Stopped(f"stopped after step {trained.steps}; the same command goes on from there")
     log = read_log(recipe.output / LOG)
@@ -56,6 +66,25 @@ def train(
     _show(log)
     note(f"log and plot are in {recipe.output}; `trichrome eval TASK --model {trained.model}` measures it")
     out.print(f"trained {trained.steps:,} steps: {trained.model}", markup=False, soft_wrap=True)
+
+
+def _tell_plan(plan: BatchPlan) -> None:
+    """What becomes of the data: batches, padding, and whatever is left out or cut."""
+    report = plan.report
+    padding = f"padding {100 * plan.padding_share():.0f} %"
+    if plan.settings.grouped:
+        padding += f", {100 * plan.padding_share(grouped=False):.0f} % without length groups"
+    note(f"{report.rows:,} rows in {report.batches:,} batches an epoch; {padding}")
+    if plan.examples.report.skipped:
+        note(plan.examples.report.summary())
+    for count, what in (
+        (report.queries_cut, "queries are longer than batches.query_tokens, and cut"),
+        (report.passages_cut, "passages are longer than batches.passage_tokens, and cut"),
+        (report.single, "batches hold a single row"),
+        (report.repeated, "rows are taken twice, so that every process has one"),
+    ):
+        if count:
+            note(f"{count:,} {what}")
 
 
 @contextmanager

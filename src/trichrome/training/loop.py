@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trichrome.training.batches import BatchPlan
 from trichrome.training.checkpoints import Checkpoints
 from trichrome.training.diagnostics import Diagnostics
 from trichrome.training.optimiser import make_optimiser, rate_share, set_rate
@@ -37,10 +38,12 @@ class Loop:
 class Watch:
     """What goes on beside the training.
 
-    on_step(step, steps, record, warnings): after each step. evaluate(step): before the first step and after
-    each; it decides when, and the figures it returns are logged. stop(): asked before each step.
+    on_plan(plan): before the first step, what becomes of the data; main process only. on_step(step, steps,
+    record, warnings): after each step. evaluate(step): before the first step and after each; it decides
+    when, and the figures it returns are logged. stop(): asked before each step.
     """
 
+    on_plan: Callable[[BatchPlan], None] | None = None
     on_step: Callable[[int, int, Mapping[str, float], list[str]], None] | None = None
     evaluate: Callable[[int], Mapping[str, float] | None] | None = None
     stop: Callable[[], bool] = lambda: False
@@ -70,7 +73,7 @@ def run(
 
     if start == 0:
         evaluate(0)
-    while done < loop.steps and not watch.stop():
+    while done < loop.steps and not _any(watch.stop(), accelerator):
         began = time.perf_counter()
         _seed(loop.seed, done, int(accelerator.process_index))
         share = rate_share(done, loop.steps, loop.optimiser)
@@ -94,6 +97,13 @@ def run(
         checkpoints.save(done, named, optimiser)
     accelerator.wait_for_everyone()
     return done
+
+
+def _any(mine: bool, accelerator: Any) -> bool:
+    """Whether any process says so; all must end at the same step, or they wait for each other forever."""
+    if accelerator.num_processes == 1:
+        return mine
+    return bool(accelerator.gather(torch.tensor([float(mine)], device=accelerator.device)).any())
 
 
 def _seed(seed: int, step: int, rank: int) -> None:

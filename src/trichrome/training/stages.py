@@ -236,6 +236,8 @@ def drive(
     loop = Loop(schedule.steps, recipe.checkpoint_every, recipe.seed, recipe.optimiser)
     diagnostics = Diagnostics(recipe.output)
     named = {n: p for n, p in trained.named_parameters() if p.requires_grad}
+    if watch.on_plan is not None and accelerator.is_main_process:
+        watch.on_plan(schedule.plan)
     with schedule:
         done = run(loop, named, backward, accelerator, checkpoints, diagnostics, watch)
     model = None
