@@ -73,7 +73,7 @@ def main(
     start = time.perf_counter()
 
     def tell(line: str) -> None:
-        console.print(f"{time.perf_counter() - start:7.0f} s  {line}", highlight=False)
+        console.print(f"{time.perf_counter() - start:7.0f} s  {line}", highlight=False, soft_wrap=True)
 
     room = Room(data, folder, sizes, tell)
     results = _written(quick)

@@ -46,7 +46,7 @@ class Sizes:
     rows: int = 1000
     steps: int = 120
     dense_steps: int = 120
-    retromae_steps: int = 120
+    retromae_steps: int = 160
     contrastive_steps: int = 100
     tuning_steps: int = 60
     batch_tokens: int = 8192
