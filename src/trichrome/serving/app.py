@@ -66,7 +66,8 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         nonlocal warm
         batcher.start()
-        await batcher.encode([("warm", "query"), ("up", "passage")], truncate=True)
+        made = await batcher.encode([("warm", "query"), ("up", "passage")], truncate=True)
+        await indexes.warm(made.texts[0])
         warm = True
         try:
             yield

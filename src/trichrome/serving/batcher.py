@@ -206,7 +206,7 @@ class Batcher:
     # the queue
 
     def _refuse_if_full(self, tokens: int) -> None:
-        if self._jobs and self._tokens + tokens > self.limits.queue_tokens:
+        if self._tokens and self._tokens + tokens > self.limits.queue_tokens:
             wait = math.ceil(self._tokens / self._speed) if self._speed else 1
             message = f"{self._tokens} tokens wait for the encoder already: try again in a while"
             raise Refusal(429, message, retry_after=min(max(wait, 1), 60))

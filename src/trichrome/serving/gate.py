@@ -21,6 +21,7 @@ log = logging.getLogger("trichrome.serving")
 
 #: What a probe asks for, which has no key and must be answered when the server is full.
 OPEN = ("/health", "/ready", "/metrics")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class Gate:
@@ -67,7 +68,8 @@ class Gate:
             self._requests -= 1
             self._metrics.in_flight.set(self._requests)
             path = getattr(scope.get("route"), "path", "unknown")
-            self._metrics.requests.labels(scope["method"], path, str(status)).inc()
+            method = scope["method"] if scope["method"] in METHODS else "other"  # clients can invent them
+            self._metrics.requests.labels(method, path, str(status)).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - start)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:

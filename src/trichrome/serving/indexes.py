@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
+from trichrome.embeddings import Embedding
 from trichrome.errors import TrichromeError
 from trichrome.formats.passages import cut_document
 from trichrome.index import Store, document_of
@@ -76,6 +78,12 @@ class Indexes:
             there = ", ".join(sorted(self.all)) or "none"
             raise Refusal(404, f"there is no index {name!r}; there are: {there}", param="name")
         return self.all[name]
+
+    async def warm(self, query: Embedding) -> None:
+        """Search each index once, so that what is compiled or mapped at the first search is there."""
+        for index in self.all.values():
+            for mode in set(index.searcher.signals) & {"dense", "sparse"}:
+                await self.read(index, partial(index.searcher.search, query, mode, 1))
 
     async def read(self, index: ServedIndex, call: Callable[[], T]) -> T:
         """Run something that reads the store, in a thread, beside other readers."""
