@@ -114,6 +114,14 @@ def test_a_long_document_is_cut_and_its_old_passages_go(live: Live, kind: str) -
     assert live.get(f"/indexes/{kind}").json()["documents"] == before
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_optimized_index_answers_the_same(live: Live, kind: str) -> None:
+    before = hits(live, kind)
+    described = live.get(f"/indexes/{kind}").json()
+    assert live.ok(f"/indexes/{kind}/optimize", None) == described
+    assert [hit["id"] for hit in hits(live, kind)] == [hit["id"] for hit in before]
+
+
 def test_indexes_are_listed(live: Live) -> None:
     listed = live.get("/indexes").json()["indexes"]
     assert [(index["name"], index["kind"]) for index in listed] == [(k, k) for k in sorted(KINDS)]

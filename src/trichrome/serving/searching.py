@@ -123,6 +123,14 @@ def index_routes(indexes: Indexes, batcher: Batcher) -> APIRouter:
         deleted = await indexes.delete(index, body.ids)
         return await answer(lambda: {"deleted": deleted})
 
+    @router.post("/indexes/{name}/optimize", response_model=IndexAnswer, responses=documented(404))
+    async def optimize(name: Name) -> Response:
+        """Build or compact what makes search fast, after many changes. Searches wait for its end."""
+        index = indexes.get(name)
+        await indexes.write(index, index.store.optimize)
+        found = await describe(index)
+        return await answer(lambda: found)
+
     @router.get(
         "/indexes/{name}/documents/{id:path}", response_model=DocumentAnswer, responses=documented(404)
     )
