@@ -41,8 +41,8 @@ SAME_LOSS = 1e-3
 #: Passage lengths of the second part; a sub-batch holds so many tokens, or one text.
 LENGTHS: tuple[int, ...] = (512, 1024, 4096)
 SUB_BATCH = 4096
-#: The largest batch is found when its peak is this near to the limit, or after so many tries.
-NEAR, TRIES = 0.03, 6
+#: The largest batch is known this well (relatively), or after so many tries between two that bracket it.
+NEAR, TRIES = 0.05, 5
 
 
 @dataclass(frozen=True)
@@ -110,20 +110,31 @@ def draw_ids(work: Work) -> tuple[Any, Any]:
 # contenders: each runs in a process of its own
 
 
-def contend(name: str, folder: str, work: Work) -> dict[str, Any]:
-    """Take steps; seconds of each but the first, the first loss, and the peak memory of this process."""
+def contend(name: str, folder: str, work: Work, most: int) -> dict[str, Any]:
+    """Take steps; seconds of each but the first, the first loss, and the peak memory of this process.
+
+    most: MiB that it may ask for, 0 for any; where a step wants more, all three are absent.
+    """
     import torch
 
+    if most:
+        resource.setrlimit(resource.RLIMIT_DATA, (most << 20, most << 20))
+
     torch.set_num_threads(THREADS)
-    step, parameters = {"trichrome": _trichrome, "flagembedding": _flagembedding}[name](folder, work)
-    optimiser = torch.optim.AdamW(parameters, lr=RATE, fused=True)  # as the Trainer of transformers does
     losses, seconds = [], []
-    for _ in range(work.steps + 1):
-        start = time.perf_counter()
-        optimiser.zero_grad()
-        losses.append(step())
-        optimiser.step()
-        seconds.append(time.perf_counter() - start)
+    try:
+        step, parameters = {"trichrome": _trichrome, "flagembedding": _flagembedding}[name](folder, work)
+        optimiser = torch.optim.AdamW(parameters, lr=RATE, fused=True)  # as the Trainer of transformers does
+        for _ in range(work.steps + 1):
+            start = time.perf_counter()
+            optimiser.zero_grad()
+            losses.append(step())
+            optimiser.step()
+            seconds.append(time.perf_counter() - start)
+    except RuntimeError as error:
+        if not most or "can't allocate memory" not in str(error):
+            raise
+        return {"first_loss": None, "seconds": [], "peak_mib": None}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"first_loss": losses[0], "seconds": seconds[1:], "peak_mib": peak}
 
@@ -190,19 +201,25 @@ def _flagembedding(folder: str, work: Work) -> tuple[Step, list[Any]]:
 # comparisons
 
 
-def measure(name: str, folder: Path, work: Work) -> dict[str, Any]:
-    """Run one contender in a fresh process and read its last line."""
+def measure(name: str, folder: Path, work: Work, most: int = 0) -> dict[str, Any]:
+    """Run one contender in a fresh process and read its last line. most: MiB it may ask for, 0 for any."""
     spec = json.dumps(asdict(work))
     command = [sys.executable, "-m", "benchmarks.train", "--contender", name]
     done = subprocess.run(
-        [*command, "--folder", str(folder), "--work", spec], capture_output=True, text=True, check=False
+        [*command, "--folder", str(folder), "--work", spec, "--most", str(most)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(f"{name} {spec} failed (exit {done.returncode}):\n{done.stderr[-2000:]}")
     made: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     say = f"{name:14} {work.queries:4} × {work.group} × {work.passage_tokens:4} tokens"
     sub = f"sub-batches of {work.sub_batch}" if work.sub_batch else "one pass"
-    print(f"{say}  {sub:20} {median(made['seconds']):7.2f} s/step {made['peak_mib']:7.0f} MiB", flush=True)
+    found = f"more than {most} MiB"
+    if made["peak_mib"] is not None:
+        found = f"{median(made['seconds']):7.2f} s/step {made['peak_mib']:7.0f} MiB"
+    print(f"{say}  {sub:20} {found}", flush=True)
     return made
 
 
@@ -227,29 +244,30 @@ def compare(folder: Path, work: Work, rounds: int) -> dict[str, Any]:
     }
 
 
-def largest(folder: Path, tokens: int, sub_batch: int, limit: float) -> dict[str, Any]:
+def largest(folder: Path, tokens: int, sub_batch: int, limit: int) -> dict[str, Any]:
     """The largest number of pairs whose step peaks below `limit` MiB, with every try.
 
-    Memory grows evenly with the batch, so each try is the size at which the two nearest tries, drawn on,
-    reach the limit.
+    Sizes double until one takes more; then each try is where a line through the two tries nearest to the
+    limit, one on each side, reaches it. A try that asks for twice the limit is stopped.
     """
-    peaks: dict[int, float] = {}
-    size = max(1, 4096 // tokens)
-    while size not in peaks and len(peaks) < TRIES:
-        made = measure("trichrome", folder, Work(size, 1, 32, tokens, 1, sub_batch))
-        peaks[size] = made["peak_mib"]
-        if len(peaks) == 1:
-            size *= 2
-            continue
-        if -NEAR * limit < peaks[size] - limit <= 0:
+    peaks: dict[int, float | None] = {}  # None where a try was stopped
+
+    def fits(pairs: int) -> bool:
+        made = measure("trichrome", folder, Work(pairs, 1, 32, tokens, 1, sub_batch), 2 * limit)
+        peaks[pairs] = made["peak_mib"]
+        return made["peak_mib"] is not None and bool(made["peak_mib"] <= limit)
+
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    for _ in range(TRIES):
+        below, above = peaks.get(low), peaks[high]
+        if high - low <= max(1, NEAR * low) or (below and limit - below < NEAR / 2 * limit):
             break
-        a, b = sorted(sorted(peaks, key=lambda n: abs(peaks[n] - limit))[:2])
-        slope = max(0.01, (peaks[b] - peaks[a]) / (b - a))
-        nearest = min(peaks, key=lambda n: abs(peaks[n] - limit))
-        aim = limit * (1 - NEAR / 3)
-        size = max(1, min(16 * max(peaks), int(nearest + (aim - peaks[nearest]) / slope)))
-    fitting = [n for n, peak in peaks.items() if peak <= limit]
-    return {"pairs": max(fitting, default=0), "peak_mib_by_pairs": dict(sorted(peaks.items()))}
+        share = (limit - below) / (above - below) if below and above else 0.5
+        middle = min(high - 1, max(low + 1, round(low + share * (high - low))))
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return {"pairs": low, "peak_mib_by_pairs": dict(sorted(peaks.items()))}
 
 
 def main(
@@ -261,10 +279,11 @@ def main(
     contender: Annotated[str, typer.Option(hidden=True)] = "",
     folder: Annotated[str, typer.Option(hidden=True)] = "",
     work: Annotated[str, typer.Option(hidden=True)] = "",
+    most: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Compare training steps."""
     if contender:
-        print(json.dumps(contend(contender, folder, Work(**json.loads(work)))))
+        print(json.dumps(contend(contender, folder, Work(**json.loads(work)), most)))
         return
     lengths = LENGTHS
     if quick:
