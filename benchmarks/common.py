@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from trichrome.extras import versions
 from trichrome.storage import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -19,17 +19,11 @@ _PACKAGES = ("trichrome", "torch", "transformers", "numpy", "numba", "qdrant-edg
 
 def machine() -> dict[str, Any]:
     """Processor, cores and package versions, for the record."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "packages": found,
+        "packages": {name: found for name, found in versions(_PACKAGES).items() if found},
     }
 
 

@@ -40,7 +40,7 @@ from trichrome.encoder import Encoder, TruncationWarning
 from trichrome.encoder.corpus import encode_corpus
 from trichrome.errors import TrichromeError
 from trichrome.formats.passages import cut_documents
-from trichrome.index import create_store
+from trichrome.index import create_store_for
 from trichrome.index.store import Store
 from trichrome.records import Document
 from trichrome.search.modes import MODE_NAMES
@@ -185,15 +185,7 @@ def main(
     for kind in ("exact", "embedded"):
         folder = Path(tempfile.mkdtemp())
         try:
-            with create_store(
-                folder / "store",
-                kind=kind,
-                model=encoder.name,
-                fingerprint=encoder.fingerprint,
-                dense_dim=encoder.dense_dim,
-                sparse=True,
-                multivector_dim=encoder.config.multivector_dim,
-            ) as store:
+            with create_store_for(encoder, folder / "store", kind=kind) as store:
                 seconds = fill(store, documents, embeddings)
                 console.print(f"{kind}: filled in {seconds:.0f} s")
                 figures = measure(Searcher(encoder, store), texts, encoded)

@@ -11,7 +11,7 @@ from tests.tiny import TEXTS, tiny_encoder
 from trichrome.embeddings import Embeddings
 from trichrome.encoder import Encoder
 from trichrome.errors import TrichromeError
-from trichrome.index import IndexReport, Store, create_store, document_of, index_documents, open_store
+from trichrome.index import IndexReport, Store, create_store_for, document_of, index_documents, open_store
 from trichrome.records import Document
 
 WORDS = [text for text in TEXTS if text]
@@ -32,16 +32,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture
 def store(kind: str, folder: Path, encoder: Encoder) -> Iterator[Store]:
-    with create_store(
-        folder / "store",
-        kind=kind,
-        model=encoder.name,
-        fingerprint=encoder.fingerprint,
-        dense_dim=encoder.dense_dim,
-        sparse=True,
-        multivector_dim=encoder.config.multivector_dim,
-        multivector_dtype="float32",
-    ) as made:
+    with create_store_for(encoder, folder / "store", kind=kind, multivector_dtype="float32") as made:
         yield made
 
 

@@ -9,7 +9,7 @@ import pytest
 from trichrome.embeddings import Embedding
 from trichrome.encoder import Encoder, load
 from trichrome.errors import TrichromeError
-from trichrome.index import create_store, index_documents
+from trichrome.index import create_store_for, index_documents
 from trichrome.records import Document
 from trichrome.search import Searcher
 from trichrome.search.explain import explain
@@ -88,10 +88,7 @@ def test_the_built_in_model_explains_its_own_scores(small, tmp_path) -> None:
         Document("kujira", "シロナガスクジラは地球で最も大きい動物です。"),
         Document("fox", "Foxes hunt at night."),
     ]
-    settings = {"dense_dim": small.dense_dim, "sparse": True, "multivector_dim": 128}
-    with create_store(
-        tmp_path / "store", kind="exact", model=small.name, fingerprint=small.fingerprint, **settings
-    ) as store:
+    with create_store_for(small, tmp_path / "store", kind="exact") as store:
         index_documents(store, small, documents)
         searcher = Searcher(small, store)
         query = "largest animal on earth"

@@ -101,7 +101,7 @@ def _summary(read: Catalogues) -> str:
 
 def _store(name: str, encoder: Encoder) -> Store:
     """The demo's index, open; made anew where another model made it."""
-    from trichrome.index import create_store, open_store, read_manifest
+    from trichrome.index import create_store_for, open_store, read_manifest
 
     path = store_path(name)
     if path.exists():
@@ -114,15 +114,7 @@ def _store(name: str, encoder: Encoder) -> Store:
             return open_store(path)
         open_store(path).close()  # refused while another process has it open
         shutil.rmtree(path)
-    return create_store(
-        path,
-        model=encoder.name,
-        fingerprint=encoder.fingerprint,
-        dense_dim=encoder.dense_dim,
-        sparse="sparse" in encoder.signals,
-        multivector_dim=encoder.config.multivector_dim,
-        settings={"model": encoder.name, "made by": _MADE_HERE},
-    )
+    return create_store_for(encoder, path, settings={"model": encoder.name, "made by": _MADE_HERE})
 
 
 def _index(store: Store, encoder: EncodeOnce, read: Catalogues, quiet: bool) -> IndexReport:
@@ -207,7 +199,8 @@ def _searches(store: Store, encoder: EncodeOnce, name: str) -> None:
         out.print(Text(example.title, style="bold"))
         out.print(Text(f"trichrome {_command(name, example)}", style="dim"), soft_wrap=True)
         where = None if example.lang is None else {"lang": example.lang}
-        print_hits(searcher, example.text, searcher.search(example.text, example.mode, 3, where))
+        encoded = searcher.encode(example.text)
+        print_hits(searcher, example.text, encoded, searcher.search(encoded, example.mode, 3, where))
 
 
 def _command(name: str, example: Example) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from trichrome.cli.console import out
 
 if TYPE_CHECKING:
+    from trichrome.embeddings import Embedding
     from trichrome.search import Explanation, Hit, Searcher
 
 Span = tuple[int, int]
@@ -33,8 +34,11 @@ _NEAREST = "underline green"
 _UNSAID = {"text", "title", "lang", "_hash", "document", "start", "end", "path", "format", "pages", "message"}
 
 
-def print_hits(searcher: Searcher, query: str, hits: Sequence[Hit], explain: bool = False) -> None:
-    """Print hits, best first. explain: with the tables behind the sparse and multi-vector scores.
+def print_hits(
+    searcher: Searcher, query: str, encoded: Embedding, hits: Sequence[Hit], explain: bool = False
+) -> None:
+    """Print hits, best first. encoded: what the searcher made of the query. explain: with the tables behind
+    the sparse and multi-vector scores.
 
     A text stands on lines of its own, so that one written from right to left moves nothing else.
     """
@@ -42,7 +46,7 @@ def print_hits(searcher: Searcher, query: str, hits: Sequence[Hit], explain: boo
         out.print("nothing was found", style="dim")
     most = {signal: max((getattr(hit, signal) or 0.0 for hit in hits), default=0.0) for signal in COLOURS}
     for rank, hit in enumerate(hits, 1):
-        why = searcher.explain(query, hit)
+        why = searcher.explain(query, hit, encoded)
         out.print(_head(rank, hit), soft_wrap=True)
         out.print(_scores(hit, most), soft_wrap=True)
         _print_text(snippet(hit.text, _within(hit, highlights(query, hit.content, why))))

@@ -221,19 +221,10 @@ class Watched:
 
 def open_or_create(folder: Path, kind: str | None, encoder: Encoder, settings: Mapping[str, JSON]) -> Store:
     """The store of this folder; a new one where there is none."""
-    from trichrome.index import create_store, open_store, read_manifest
+    from trichrome.index import create_store_for, open_store, read_manifest
 
     if not (folder / "manifest.json").is_file():
-        return create_store(
-            folder,
-            kind=kind or "embedded",
-            model=encoder.name,
-            fingerprint=encoder.fingerprint,
-            dense_dim=encoder.dense_dim,
-            sparse="sparse" in encoder.signals,
-            multivector_dim=encoder.config.multivector_dim,
-            settings=settings,
-        )
+        return create_store_for(encoder, folder, kind=kind or "embedded", settings=settings)
     kind_there = read_manifest(folder).kind
     if kind not in (None, kind_there):
         raise TrichromeError(f"{folder}: this index is of the kind {kind_there}; leave --kind out")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ import trichrome
 from trichrome.cli.console import out, print_json
 from trichrome.cli.settings import JsonOption, computes_in_bfloat16, home, index_names, open_model, store_path
 from trichrome.errors import TrichromeError
+from trichrome.extras import versions
 
 if TYPE_CHECKING:
     from trichrome.index import Manifest
@@ -46,17 +46,11 @@ def info(
 def _everything() -> dict[str, Any]:
     import torch
 
-    packages = {}
-    for package in _PACKAGES:
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            packages[package] = "missing"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "trichrome": trichrome.__version__,
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": {name: found or "missing" for name, found in versions(_PACKAGES).items()},
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "devices": gpus or ["cpu"],

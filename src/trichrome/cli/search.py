@@ -15,6 +15,7 @@ from trichrome.cli.settings import JsonOption, existing_store, open_model
 from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
+    from trichrome.embeddings import Embedding
     from trichrome.records import JSON
     from trichrome.search import Hit, Searcher
 
@@ -65,13 +66,14 @@ def search(
     encoder = open_model(model or str(settings.get("model", "small")), str(settings.get("dtype", "auto")))
     with open_store(path) as store, counting_cuts() as cut:
         searcher: Searcher = Searcher(encoder, store)
-        hits = searcher.search(query, mode, k, filters, wanted, depth, fusion, preset=preset)
+        encoded = searcher.encode(query)
+        hits = searcher.search(encoded, mode, k, filters, wanted, depth, fusion, preset=preset)
         if cut():
             note(f"the query is longer than the {encoder.config.max_tokens} tokens that the model reads: cut")
         if as_json:
-            print_json([hit_json(searcher, query, hit, explain) for hit in hits])
+            print_json([hit_json(searcher, query, encoded, hit, explain) for hit in hits])
         else:
-            print_hits(searcher, query, hits, explain)
+            print_hits(searcher, query, encoded, hits, explain)
 
 
 def conditions(pairs: list[str]) -> dict[str, JSON] | None:
@@ -114,11 +116,11 @@ def three_weights(text: str | None) -> list[float] | None:
         raise TrichromeError(f"--weights {text!r}: write three numbers, such as 1,0.3,1") from None
 
 
-def hit_json(searcher: Searcher, query: str, hit: Hit, explain: bool) -> dict[str, Any]:
+def hit_json(searcher: Searcher, query: str, encoded: Embedding, hit: Hit, explain: bool) -> dict[str, Any]:
     """A hit as JSON values."""
     payload = {key: value for key, value in hit.payload.items() if key != "_hash"}
     scores = {"score": hit.score, "dense": hit.dense, "sparse": hit.sparse, "multivector": hit.multivector}
     found: dict[str, Any] = {"id": hit.id, **scores, "payload": payload}
     if explain:
-        found["explanation"] = asdict(searcher.explain(query, hit))
+        found["explanation"] = asdict(searcher.explain(query, hit, encoded))
     return found

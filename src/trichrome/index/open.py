@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -20,6 +20,9 @@ from trichrome.errors import ModelMismatch, StoreLocked, TrichromeError
 from trichrome.index.store import LAYOUT_VERSION, Manifest, Store
 from trichrome.records import JSON
 from trichrome.storage import sync_directory, write_json
+
+if TYPE_CHECKING:
+    from trichrome.encoder import Encoder
 
 KINDS = ("embedded", "exact")
 
@@ -69,6 +72,28 @@ def create_store(
             f"{path}: could not create the store ({error.strerror or error}); nothing was created"
         ) from error
     return open_store(path)
+
+
+def create_store_for(
+    encoder: Encoder,
+    path: str | Path,
+    *,
+    kind: str = "embedded",
+    multivector_dtype: str = "float16",
+    settings: Mapping[str, JSON] | None = None,
+) -> Store:
+    """`create_store` for all the outputs of an encoder."""
+    return create_store(
+        path,
+        model=encoder.name,
+        fingerprint=encoder.fingerprint,
+        dense_dim=encoder.dense_dim,
+        sparse="sparse" in encoder.signals,
+        multivector_dim=encoder.config.multivector_dim,
+        kind=kind,
+        multivector_dtype=multivector_dtype,
+        settings=settings,
+    )
 
 
 def open_store(path: str | Path) -> Store:
