@@ -307,6 +307,17 @@ def test_scores_are_brute_force(any_state: Store, kind: str) -> None:
         some = np.random.default_rng(0).permutation(N)[:17]
         found = any_state.scores(signal, query, rows[some])
         np.testing.assert_allclose(found, wanted[some], atol=TOLERANCE[kind])
+    together = any_state.scores_of(
+        QUERIES[0], {"sparse": rows[40:50], "multivector": rows[7::-1], "dense": rows}
+    )
+    for signal, part in {
+        "sparse": slice(40, 50),
+        "multivector": slice(7, None, -1),
+        "dense": slice(N),
+    }.items():
+        wanted = brute_scores(signal, QUERIES[0], DOCUMENTS)[part]
+        np.testing.assert_allclose(together[signal], wanted, atol=TOLERANCE[kind])
+    assert any_state.scores_of(QUERIES[0], {}) == {}
     assert lowest["dense"] < 0
     assert lowest["multivector"] < 0
 
@@ -366,6 +377,7 @@ def test_a_closed_store_refuses(full: Store, folder: Path) -> None:
         lambda: list(full.scan()),
         lambda: full.search("dense", QUERIES[0], 3),
         lambda: full.scores("dense", QUERIES[0], rows),
+        lambda: full.scores_of(QUERIES[0], {"dense": rows}),
     ]
     for call in calls:
         with pytest.raises(TrichromeError, match="was closed; open it again"):

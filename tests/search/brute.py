@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,9 @@ class BruteStore:
     def scores(self, signal: str, query: Embedding, rows: np.ndarray) -> np.ndarray:
         self.computed[signal] = self.computed.get(signal, 0) + len(rows)
         return score(signal, as_batch(query), self.all[rows])[0]
+
+    def scores_of(self, query: Embedding, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {signal: self.scores(signal, query, of_signal) for signal, of_signal in rows.items()}
 
     def optimize(self) -> None: ...
 

@@ -13,7 +13,7 @@ engine's empty pages take room when read.)
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ _INT8 = engine.ScalarQuantizationConfig(engine.ScalarType.Int8, memory=engine.Me
 #: Vectors that only score a few candidates are mapped, not read as a whole whenever a store is opened.
 _MAPPED = engine.Memory.Cold
 #: Candidates the graph search keeps: so many, or twice k for a long list, whose tail it would lose else.
-_SEARCH_EF = 192
+_SEARCH_EF = 128
 #: So many times k are scored again with the stored vectors.
 _OVERSAMPLING = 2.0
 #: Multivectors only rerank: no graph over them.
@@ -247,49 +247,35 @@ class EmbeddedStore:
             hnsw_ef=max(2 * k, _SEARCH_EF),
             quantization=engine.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
         )
-        rows, scores = self._query(signal, query, k, to_engine(where), params)
+        rows, scores = _found(self._shard.query(_request(signal, query, k, to_engine(where), params)))
         order = np.lexsort((rows, -scores))
         return Candidates(rows[order], scores[order])
 
     def scores(self, signal: str, query: Embedding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        check_query(self._manifest, signal, query)
-        wanted, place = _ascending(rows)
-        scores = np.zeros(len(wanted), dtype=np.float32)
-        tokens = query.multivector if signal == "multivector" else None
-        if len(wanted) and (tokens is None or len(tokens)):
-            only = engine.Filter(must=[engine.HasIdCondition(set(wanted.tolist()))])
-            found, values = self._query(signal, query, len(wanted), only, engine.SearchParams(exact=True))
-            if tokens is not None:
-                values = values / np.float32(len(tokens))  # the engine sums over the query's tokens
-            scores[np.searchsorted(wanted, found)] = values  # not found: no token shared, or none there
-        return scores[place]
+        return self.scores_of(query, {signal: rows})[signal]
 
-    def _query(
-        self,
-        signal: str,
-        query: Embedding,
-        k: int,
-        only: engine.Filter | None,
-        params: engine.SearchParams,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and the engine's scores, at most k, in the engine's order."""
-        vector: Any
-        if signal == "sparse":
-            vector = _sparse_vector(*query_tokens(query))
-        else:
-            vector = np.asarray(query.dense if signal == "dense" else query.multivector).tolist()
-        hits = self._shard.query(
-            engine.QueryRequest(
-                limit=k,
-                query=engine.Query.Nearest(vector, signal),
-                filter=only,
-                params=params,
-                with_payload=False,
-                with_vector=False,
-            )
-        )
-        rows = np.fromiter((hit.id for hit in hits), np.int64, len(hits))
-        return rows, np.fromiter((hit.score for hit in hits), np.float32, len(hits))
+    def scores_of(
+        self, query: Embedding, rows: Mapping[str, NDArray[np.int64]]
+    ) -> dict[str, NDArray[np.float32]]:
+        shard, requests, orders = self._shard, {}, {}
+        for signal, of_signal in rows.items():
+            check_query(self._manifest, signal, query)
+            wanted, place = orders[signal] = _ascending(of_signal)
+            if len(wanted) and not (signal == "multivector" and _tokens(query) == 0):
+                only = engine.Filter(must=[engine.HasIdCondition(set(wanted.tolist()))])
+                requests[signal] = _request(signal, query, len(wanted), only, engine.SearchParams(exact=True))
+        answers = shard.query_batch(engine.QueryBatchRequest(list(requests.values()))) if requests else []
+        found = dict(zip(requests, answers, strict=True))
+        made = {}
+        for signal, (wanted, place) in orders.items():
+            scores = np.zeros(len(wanted), dtype=np.float32)
+            if signal in found:
+                ids, values = _found(found[signal])
+                if signal == "multivector":
+                    values = values / np.float32(_tokens(query))  # the engine sums over the query's tokens
+                scores[np.searchsorted(wanted, ids)] = values  # not found: no token shared, or none there
+            made[signal] = scores[place]
+        return made
 
     def close(self) -> None:
         if self._open is not None:
@@ -313,6 +299,33 @@ def _vectors(embedding: Embedding) -> dict[str, Any]:
     if embedding.multivector is not None and len(embedding.multivector):  # the engine wants a token at least
         vectors["multivector"] = embedding.multivector.tolist()
     return vectors
+
+
+def _request(
+    signal: str, query: Embedding, k: int, only: engine.Filter | None, params: engine.SearchParams
+) -> engine.QueryRequest:
+    vector: Any
+    if signal == "sparse":
+        vector = _sparse_vector(*query_tokens(query))
+    else:
+        vector = np.asarray(query.dense if signal == "dense" else query.multivector).tolist()
+    return engine.QueryRequest(
+        limit=k,
+        query=engine.Query.Nearest(vector, signal),
+        filter=only,
+        params=params,
+        with_payload=False,
+        with_vector=False,
+    )
+
+
+def _found(points: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows and the engine's scores, in its order."""
+    return np.array([p.id for p in points], np.int64), np.array([p.score for p in points], np.float32)
+
+
+def _tokens(query: Embedding) -> int:
+    return 0 if query.multivector is None else len(query.multivector)
 
 
 def _sparse_vector(ids: Ints, weights: Floats) -> engine.SparseVector:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +227,11 @@ class ExactStore:
             elif query.multivector is not None:
                 scores[places] = maxsim(query.multivector, token_vectors(segment, locals))
         return scores
+
+    def scores_of(
+        self, query: Embedding, rows: Mapping[str, NDArray[np.int64]]
+    ) -> dict[str, NDArray[np.float32]]:
+        return {signal: self.scores(signal, query, of_signal) for signal, of_signal in rows.items()}
 
     def _allowed(self, state: State, where: Filter | None) -> NDArray[np.bool_]:
         """[n] live documents that a filter lets through."""

@@ -123,6 +123,11 @@ class Store(Protocol):
         """[n] the dense, sparse or multivector score of the query against each of these rows, exact as far
         as the stored precision goes. A query or a document without a token scores 0."""
 
+    def scores_of(
+        self, query: Embedding, rows: Mapping[str, NDArray[np.int64]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """signal → rows in, signal → the scores of those rows out: `scores` of several signals at once."""
+
     def optimize(self) -> None:
         """Build or compact whatever makes search fast; results stay the same within the engine's recall."""
 

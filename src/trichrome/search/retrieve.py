@@ -110,19 +110,23 @@ def retrieve(
 
     table = ScoreTable(rows, scores, places)
     for mode in modes:
-        of_mode = table.candidates(mode)
-        for name in mode.signals:
-            complete(store, query, table, name, of_mode)
+        complete(store, query, table, mode.signals, table.candidates(mode))
     return table
 
 
 def complete(
-    store: Store, query: Embedding, table: ScoreTable, signal: str, positions: NDArray[np.int64]
+    store: Store, query: Embedding, table: ScoreTable, signals: Sequence[str], positions: NDArray[np.int64]
 ) -> None:
-    """Compute in place one signal's scores that are still missing at these positions of the table."""
-    missing = positions[np.isnan(table.scores[signal][positions])]
-    if len(missing):
-        table.scores[signal][missing] = store.scores(signal, query, table.rows[missing])
+    """Compute in place the signals' scores that are still missing at these positions of the table."""
+    missing = {}
+    for signal in signals:
+        unknown = positions[np.isnan(table.scores[signal][positions])]
+        if len(unknown):
+            missing[signal] = unknown
+    if missing:
+        computed = store.scores_of(query, {signal: table.rows[at] for signal, at in missing.items()})
+        for signal, at in missing.items():
+            table.scores[signal][at] = computed[signal]
 
 
 def rank(table: ScoreTable, mode: Mode, k: int | None = None, fusion: Fusion = "weighted") -> Ranking:

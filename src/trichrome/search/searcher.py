@@ -125,9 +125,8 @@ class Searcher:
         encoded = self.encode(query) if isinstance(query, str) else query
         table = retrieve(self.store, encoded, [chosen], where)
         ranking = rank(table, chosen, k, fusion)
-        for signal in query_signals(encoded):  # a hit shows all its scores, those its mode leaves out too
-            if signal in self.signals:
-                complete(self.store, encoded, table, signal, ranking.positions)
+        shown = [signal for signal in query_signals(encoded) if signal in self.signals]
+        complete(self.store, encoded, table, shown, ranking.positions)  # those too that the mode leaves out
         columns = (_known(table.scores[name][ranking.positions]) for name in SIGNALS)
         found = zip(ranking.scores.tolist(), *columns, self.store.documents(ranking.rows), strict=True)
         return [
