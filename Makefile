@@ -22,9 +22,12 @@ lint: $(VENV)/installed-dev
 parity: $(PARITY)/installed-dev,parity
 	$(PARITY)/bin/python -m pytest tests/parity -v
 
-# Every figure of the README. Takes an hour and a half on 2 cores; add --quick to a command to try it.
+# Every figure of the README. Takes three hours on 2 cores; add --quick to a command to try it.
 bench: $(PARITY)/installed-dev,parity
-	$(PARITY)/bin/python -m benchmarks.quality
+	$(PARITY)/bin/python -m benchmarks.quality --raw --name quality-base --max-queries 1500
+	$(PARITY)/bin/python -m benchmarks.quality --max-queries 1500
+	$(PARITY)/bin/python -m benchmarks.laws
+	$(PARITY)/bin/python -m benchmarks.train
 	$(PARITY)/bin/python -m benchmarks.search
 	$(PARITY)/bin/python -m benchmarks.encode
 	$(PARITY)/bin/python -m benchmarks.crash

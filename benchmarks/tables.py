@@ -190,6 +190,27 @@ def laws(values: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def train(values: Results) -> str:
+    """A row a contender of the unified step; then a row a length of the largest batches."""
+    step = values["unified_step"]
+    lines = ["| one unified step | time | peak memory |", "|---|--:|--:|"]
+    for name in ("flagembedding", "trichrome"):
+        runs = [row[name] for row in step["rounds"]]
+        seconds = median(median(run["seconds"]) for run in runs)
+        lines.append(f"| {name} | {seconds:.2f} s | {median(run['peak_mib'] for run in runs):,.0f} MiB |")
+    time, memory = step["ratio_step_time"], step["ratio_peak_memory"]
+    lines.append(f"| trichrome ÷ flagembedding, median of the rounds | {time:.2f} | {memory:.2f} |")
+    lines += ["", "| tokens a passage | pairs in one pass | with split-batch | gain |", "|--:|--:|--:|--:|"]
+    for tokens, room in values["largest_batch"].items():
+        one, split = room["one_pass"]["pairs"], room["split_batch"]["pairs"]
+        gain = f"{room['gain']:.1f} ×" if room["gain"] else "does not fit in one pass"
+        lines.append(f"| {int(tokens):,} | {one:,} | {split:,} | {gain} |")
+    work = step["work"]
+    batch = f"{work['queries']} queries × {work['group']} passages of {work['passage_tokens']} tokens"
+    lines += ["", f"{batch}; largest batches within {values['memory_mib']:,} MiB; {_machine(values)}"]
+    return "\n".join(lines) + "\n"
+
+
 TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "quality": (("quality",), quality),
     "training": (("quality-base", "quality-before", "quality"), training),
@@ -197,6 +218,7 @@ TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "search": (("search",), search),
     "crash": (("crash",), crash),
     "laws": (("laws",), laws),
+    "train": (("train",), train),
 }
 
 
