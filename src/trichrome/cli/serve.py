@@ -22,7 +22,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def serve(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Indexes, or paths with a slash; all of the model's by default."),
+        typer.Argument(help="Indexes, paths with a slash, or URLs; all of the model's by default."),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Folder or hub id; the first index's by default.")
@@ -48,24 +48,25 @@ def serve(
     for package in ("fastapi", "uvicorn", "orjson", "prometheus_client"):
         require(package, "serve")
     from trichrome.index import check_model, open_store, read_manifest
+    from trichrome.index.urls import last_name
     from trichrome.serving import Limits, create_app, server
 
     key = read_key(key_file)
-    folders = {Path(name).name: existing_store(name) for name in names or index_names()}
-    if names and len(folders) < len(names):
-        raise TrichromeError("two of these indexes have the same name; rename a folder")
-    settings = read_manifest(next(iter(folders.values()))).settings if folders else {}
+    places = {last_name(name): existing_store(name) for name in names or index_names()}
+    if names and len(places) < len(names):
+        raise TrichromeError("two of these indexes have the same name; rename one")
+    settings = read_manifest(next(iter(places.values()))).settings if places else {}
     if dtype == "auto":
         dtype = settings.get("dtype", dtype)  # type: ignore[assignment]
     encoder = open_model(model or str(settings.get("model", "small")), dtype)
-    for name, folder in list(folders.items()):
+    for name, place in list(places.items()):
         try:
-            check_model(read_manifest(folder), encoder.fingerprint, encoder.name)
+            check_model(read_manifest(place), encoder.fingerprint, encoder.name)
         except TrichromeError as error:
             if names:
                 raise
             note(f"left out: {error}")
-            del folders[name]
+            del places[name]
     limits = Limits(
         texts=max_texts,
         tokens=max_tokens,
@@ -77,7 +78,7 @@ def serve(
     budget = token_budget or (2048 if encoder.device.type == "cpu" else 65536)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with ExitStack() as opened:
-        stores = {name: opened.enter_context(open_store(folder)) for name, folder in folders.items()}
+        stores = {name: opened.enter_context(open_store(place)) for name, place in places.items()}
         app = create_app(encoder, stores, limits=limits, key=key, token_budget=budget)
         err.print(f"{encoder.name}, indexes: {', '.join(sorted(stores)) or 'none'}", markup=False)
         if key is None and host not in _LOOPBACK:

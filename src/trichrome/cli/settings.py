@@ -13,6 +13,7 @@ from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
     from trichrome.encoder import Encoder
+    from trichrome.index import Place
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
@@ -33,8 +34,15 @@ def home() -> Path:
     return Path(given).expanduser() if given else Path.home() / ".local" / "share" / "trichrome"
 
 
+def store_place(name: str) -> Place:
+    """Where an index lies: its URL, or its folder: NAME in `home`, or a path where NAME has a slash."""
+    return name if "://" in name else store_path(name)
+
+
 def store_path(name: str) -> Path:
     """The folder of an index: NAME in `home`, or a path where NAME has a slash."""
+    if "://" in name:
+        raise TrichromeError(f"{name}: this command takes an index in a folder, not on a server")
     if "/" in name or os.sep in name:
         return Path(name).expanduser()
     if not name.strip() or name.startswith("."):
@@ -49,14 +57,21 @@ def index_names() -> list[str]:
     return sorted(p.name for p in home().iterdir() if (p / "manifest.json").is_file() and p.name[0] != ".")
 
 
-def existing_store(name: str) -> Path:
-    """The folder of an index that is there. TrichromeError names those that are."""
-    path = store_path(name)
-    if (path / "manifest.json").is_file():
-        return path
+def existing_store(name: str) -> Place:
+    """The place of an index that is there. TrichromeError names those that are."""
+    from trichrome.index import has_store
+    from trichrome.index.urls import is_url, shown
+
+    place = store_place(name)
+    if has_store(place):
+        return place
+    if is_url(place):
+        raise TrichromeError(
+            f"there is no index at {shown(place)}; make one with `trichrome index PATH --to URL`"
+        )
     there = ", ".join(index_names())
     raise TrichromeError(
-        f"there is no index {name!r} ({path}); "
+        f"there is no index {name!r} ({place}); "
         + (f"there are: {there}" if there else "make one with `trichrome index PATH --to NAME`")
     )
 
