@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.index.places import FOLDER_KINDS, new_place
+from trichrome.index import Place
+
 _MEMORY = Path("/dev/shm")
 
 
@@ -22,7 +25,14 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(made)
 
 
-@pytest.fixture(params=["exact", "embedded"])
+@pytest.fixture(params=FOLDER_KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    """Every test that takes this runs for both stores."""
+    """Every test that takes this runs for both stores in folders; some files have all kinds instead."""
     return str(request.param)
+
+
+@pytest.fixture
+def place(kind: str, folder: Path) -> Iterator[Place]:
+    """Where a store of the kind may be created."""
+    with new_place(kind, folder) as made:
+        yield made

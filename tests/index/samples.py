@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tests.search.brute import as_batch
 from trichrome.embeddings import Embedding, Embeddings, MultiVector, Sparse
-from trichrome.index import Store, create_store
+from trichrome.index import Place, Store, create_store
+from trichrome.index.urls import is_url
 from trichrome.scoring import score
 
 DIM, TOKEN_DIM, VOCABULARY = 16, 8, 60
 #: How far a store's score may lie from the score computed here.
-TOLERANCE = {"exact": 1e-5, "embedded": 1e-3}
+TOLERANCE = {"exact": 1e-5, "embedded": 1e-3, "qdrant": 1e-5, "qdrant server": 1e-3}
 
 
-def make_store(path: Path, kind: str, **changes: Any) -> Store:
-    """An empty store for `random_embeddings`."""
+def make_store(place: Place, kind: str, **changes: Any) -> Store:
+    """An empty store for `random_embeddings`; of a folder's store the kind says which."""
     shape = {"dense_dim": DIM, "sparse": True, "multivector_dim": TOKEN_DIM}
-    return create_store(path, kind=kind, **{"model": "tiny", "fingerprint": "f" * 64, **shape, **changes})
+    fixed = {"model": "tiny", "fingerprint": "f" * 64, "kind": None if is_url(place) else kind}
+    return create_store(place, **{**fixed, **shape, **changes})
 
 
 def random_embeddings(n: int, seed: int) -> Embeddings:

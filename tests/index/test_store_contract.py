@@ -1,16 +1,16 @@
-"""What every store promises, checked on both kinds against brute force."""
+"""What every store promises, checked on every kind against brute force."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pytest
 
+from tests.index.places import KINDS
 from tests.index.samples import (
     DIM,
     TOKEN_DIM,
@@ -24,7 +24,7 @@ from tests.index.samples import (
 )
 from trichrome.embeddings import SIGNALS, Embedding, Embeddings, MultiVector, Sparse
 from trichrome.errors import TrichromeError
-from trichrome.index import Filter, Store, open_store
+from trichrome.index import Filter, Place, Store, open_store
 
 N = 300
 DOCUMENTS = random_embeddings(N, seed=1)
@@ -32,9 +32,15 @@ QUERIES = random_embeddings(20, seed=2)
 PAYLOADS = [{"text": f"text {i}", "n": i, "lang": "en" if i % 3 else "sw"} for i in range(N)]
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every test here runs for all kinds of stores."""
+    return str(request.param)
+
+
 @pytest.fixture
-def store(kind: str, folder: Path) -> Iterator[Store]:
-    with make_store(folder / "store", kind) as made:
+def store(kind: str, place: Place) -> Iterator[Store]:
+    with make_store(place, kind) as made:
         yield made
 
 
@@ -48,7 +54,7 @@ def full(store: Store) -> Store:
 
 
 @pytest.fixture(params=["fresh", "optimized", "reopened", "merged after changes"])
-def any_state(request: pytest.FixtureRequest, full: Store, folder: Path) -> Iterator[Store]:
+def any_state(request: pytest.FixtureRequest, full: Store, place: Place) -> Iterator[Store]:
     """The same 300 documents by several ways."""
     if request.param == "optimized":
         full.optimize()
@@ -63,7 +69,7 @@ def any_state(request: pytest.FixtureRequest, full: Store, folder: Path) -> Iter
         yield full
         return
     full.close()
-    with open_store(folder / "store") as again:
+    with open_store(place) as again:
         yield again
 
 
@@ -104,14 +110,14 @@ def test_a_row_that_was_never_there_is_an_error(full: Store) -> None:
             call(unknown)
 
 
-def test_rows_of_unchanged_documents_stay(full: Store, folder: Path) -> None:
+def test_rows_of_unchanged_documents_stay(full: Store, place: Place) -> None:
     before = full.rows_of(names(N)[100:])
     full.add(names(50), random_embeddings(50, seed=5), PAYLOADS[:50])
     full.delete(names(50, start=50))
     full.optimize()
     assert full.rows_of(names(N)[100:]).tolist() == before.tolist()
     full.close()
-    with open_store(folder / "store") as again:
+    with open_store(place) as again:
         assert again.rows_of(names(N)[100:]).tolist() == before.tolist()
 
 
@@ -155,11 +161,11 @@ def test_an_empty_store_answers(store: Store) -> None:
     assert store.count() == 0
 
 
-def test_every_document_may_go(full: Store, folder: Path) -> None:
+def test_every_document_may_go(full: Store, place: Place) -> None:
     assert full.delete(names(N)) == N
     full.optimize()
     full.close()
-    with open_store(folder / "store") as again:
+    with open_store(place) as again:
         assert again.count() == 0
         assert len(again.search("dense", QUERIES[0], 5).rows) == 0
         again.add(["d1"], DOCUMENTS[1:2], PAYLOADS[1:2])
@@ -169,14 +175,14 @@ def test_every_document_may_go(full: Store, folder: Path) -> None:
 # unusual documents
 
 
-def test_ids_and_payloads_of_any_script(store: Store, folder: Path) -> None:
+def test_ids_and_payloads_of_any_script(store: Store, place: Place) -> None:
     ids = ["a/b c", "日本語", "é", "e\u0301", "🌙", "id\nwith\tspace", 'quo"te', "x" * 3000, "0", "-1"]
     payloads = [{"text": id * 2, "ключ.я": {"ü\"'": [id, 1, 1.5, None, True, {}, []]}} for id in ids]
     store.add(ids, DOCUMENTS[: len(ids)], payloads)
     assert_holds(store, ids, DOCUMENTS[: len(ids)], payloads)
     assert store.payloads(store.rows_of(ids), ["ключ.я"]) == [{"ключ.я": p["ключ.я"]} for p in payloads]
     store.close()
-    with open_store(folder / "store") as again:
+    with open_store(place) as again:
         assert_holds(again, ids, DOCUMENTS[: len(ids)], payloads)
 
 
@@ -221,17 +227,17 @@ def test_an_update_may_lose_its_tokens(store: Store) -> None:
     "outputs",
     [("dense",), ("sparse",), ("dense", "sparse"), ("dense", "multivector"), ("sparse", "multivector")],
 )
-def test_outputs_may_be_absent(kind: str, folder: Path, outputs: tuple[str, ...]) -> None:
+def test_outputs_may_be_absent(kind: str, place: Place, outputs: tuple[str, ...]) -> None:
     some = DOCUMENTS[:50].select(*outputs)
     shape = {
         "dense_dim": DIM if "dense" in outputs else None,
         "sparse": "sparse" in outputs,
         "multivector_dim": TOKEN_DIM if "multivector" in outputs else None,
     }
-    with make_store(folder / "store", kind, **shape) as store:
+    with make_store(place, kind, **shape) as store:
         store.add(names(50), some, PAYLOADS[:50])
         store.optimize()
-    with open_store(folder / "store") as store:
+    with open_store(place) as store:
         assert_holds(store, names(50), some, PAYLOADS[:50])
         assert store.embeddings(np.empty(0, np.int64)).signals == outputs
         rows = store.rows_of(names(50))
@@ -360,7 +366,7 @@ def test_queries_that_do_not_fit_are_refused(full: Store) -> None:
 # closing
 
 
-def test_a_closed_store_refuses(full: Store, folder: Path) -> None:
+def test_a_closed_store_refuses(full: Store, place: Place) -> None:
     rows = full.rows_of(["d0"])
     full.close()
     full.close()
@@ -382,7 +388,7 @@ def test_a_closed_store_refuses(full: Store, folder: Path) -> None:
     for call in calls:
         with pytest.raises(TrichromeError, match="was closed; open it again"):
             call()
-    with open_store(folder / "store") as again:
+    with open_store(place) as again:
         assert again.count() == N
 
 

@@ -1,4 +1,4 @@
-"""What filters let through, the same in both stores."""
+"""What filters let through, the same in all stores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.index.places import KINDS, new_place
 from tests.index.samples import make_store, names, random_embeddings
 from trichrome.errors import TrichromeError
-from trichrome.index import Store
+from trichrome.index import Place, Store
 from trichrome.index.filters import matches
 
 PAYLOADS: dict[str, dict[str, Any]] = {
@@ -71,9 +72,15 @@ CASES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every test here runs for all kinds of stores."""
+    return str(request.param)
+
+
 @pytest.fixture
-def store(kind: str, folder: Path) -> Iterator[Store]:
-    with make_store(folder / "store", kind) as made:
+def store(kind: str, place: Place) -> Iterator[Store]:
+    with make_store(place, kind) as made:
         embeddings = random_embeddings(len(PAYLOADS), seed=1)
         made.add(list(PAYLOADS), embeddings, list(PAYLOADS.values()))
         yield made
@@ -149,7 +156,8 @@ FILTER = st.dictionaries(st.sampled_from(["a", "b b", "lang", "a.k", "lang.k", "
 def test_any_filter_means_what_matches_says(
     kind: str, folder: Path, payloads: list[Any], filters: list[Any]
 ) -> None:
-    with make_store(folder / str(len(list(folder.iterdir()))), kind) as store:
+    inside = folder / str(len(list(folder.iterdir())))
+    with new_place(kind, inside) as place, make_store(place, kind) as store:
         store.add(names(len(payloads)), random_embeddings(len(payloads), seed=1), payloads)
         for where in filters:
             wanted = {f"d{i}" for i, payload in enumerate(payloads) if matches(payload, where)}

@@ -1,9 +1,8 @@
 """The embedded store, the default: Qdrant Edge inside this process, one shard in the folder `shard`.
 
-A document is a point. Its key is the hash of its id; its payload is {"id": …, "p": the user's payload}. The
-named vectors are those of the manifest; a document without a token has no multivector. `add` and `delete`
-are one entry of the engine's write-ahead log each, flushed to disk before they return: after a crash the
-engine replays the log, so an entry counts whole or not at all.
+A document is a point, as `points` says. `add` and `delete` are one entry of the engine's write-ahead log
+each, flushed to disk before they return: after a crash the engine replays the log, so an entry counts whole
+or not at all.
 
 The engine writes through memory maps, where a full disk kills the process instead of raising; so room is
 asked for before every change. (Opening needs none on a disk; on a file system in memory, such as tmpfs, the
@@ -13,7 +12,7 @@ engine's empty pages take room when read.)
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,26 +24,32 @@ from numpy.typing import NDArray
 from trichrome.embeddings import Embedding, Embeddings, Floats, Ints, MultiVector, Sparse
 from trichrome.errors import TrichromeError
 from trichrome.index.checks import check_batch, check_query, query_tokens
-from trichrome.index.embedded_filters import ID_FIELD, PAYLOAD_FIELD, field_path, to_engine
+from trichrome.index.embedded_filters import to_engine
 from trichrome.index.keys import hash_ids
+from trichrome.index.points import (
+    HNSW_EF_CONSTRUCT,
+    HNSW_M,
+    ID_FIELD,
+    INDEXED_FIELDS,
+    OVERSAMPLING,
+    PAYLOAD_FIELD,
+    SEARCH_EF,
+    ascending,
+    field_path,
+    selection,
+    token_count,
+)
 from trichrome.index.store import Candidates, Filter, Manifest, no_embeddings
 from trichrome.records import Payload
 
 T = TypeVar("T")
 
-#: Payload fields with an index of their own; filters on others read the payloads.
-INDEXED_FIELDS = ("lang",)
-#: HNSW: with these, recall@10 ≥ 0.99 against exact search over 50,000 vectors of width 384.
-_HNSW = engine.HnswIndexConfig(m=32, ef_construct=256, full_scan_threshold=10_000)
+_HNSW = engine.HnswIndexConfig(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=10_000)
 #: The graph is walked over int8 copies of the vectors, which stay in memory: a quarter of the traffic, so
 #: twice as fast to build and to search. The best are scored again with the stored vectors.
 _INT8 = engine.ScalarQuantizationConfig(engine.ScalarType.Int8, memory=engine.Memory.Cached)
 #: Vectors that only score a few candidates are mapped, not read as a whole whenever a store is opened.
 _MAPPED = engine.Memory.Cold
-#: Candidates the graph search keeps: so many, or twice k for a long list, whose tail it would lose else.
-_SEARCH_EF = 128
-#: So many times k are scored again with the stored vectors.
-_OVERSAMPLING = 2.0
 #: Multivectors only rerank: no graph over them.
 _NO_HNSW = engine.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000)
 _DTYPES = {
@@ -184,7 +189,7 @@ class EmbeddedStore:
         return [record.payload[ID_FIELD] for record in self._records(rows, payload=[ID_FIELD])]
 
     def payloads(self, rows: NDArray[np.int64], fields: Sequence[str] | None = None) -> list[Payload]:
-        records = self._records(rows, payload=_selection(fields))
+        records = self._records(rows, payload=selection(fields))
         return [record.payload.get(PAYLOAD_FIELD, {}) for record in records]
 
     def documents(self, rows: NDArray[np.int64]) -> list[tuple[str, Payload]]:
@@ -230,7 +235,7 @@ class EmbeddedStore:
                     offset=offset,
                     limit=_PAGE,
                     filter=to_engine(where),
-                    with_payload=_selection(fields),
+                    with_payload=selection(fields),
                     with_vector=False,
                 )
             )
@@ -244,8 +249,8 @@ class EmbeddedStore:
         if k <= 0:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
         params = engine.SearchParams(
-            hnsw_ef=max(2 * k, _SEARCH_EF),
-            quantization=engine.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
+            hnsw_ef=max(2 * k, SEARCH_EF),
+            quantization=engine.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING),
         )
         rows, scores = _found(self._shard.query(_request(signal, query, k, to_engine(where), params)))
         order = np.lexsort((rows, -scores))
@@ -260,8 +265,8 @@ class EmbeddedStore:
         shard, requests, orders = self._shard, {}, {}
         for signal, of_signal in rows.items():
             check_query(self._manifest, signal, query)
-            wanted, place = orders[signal] = _ascending(of_signal)
-            if len(wanted) and not (signal == "multivector" and _tokens(query) == 0):
+            wanted, place = orders[signal] = ascending(of_signal)
+            if len(wanted) and not (signal == "multivector" and token_count(query) == 0):
                 only = engine.Filter(must=[engine.HasIdCondition(set(wanted.tolist()))])
                 requests[signal] = _request(signal, query, len(wanted), only, engine.SearchParams(exact=True))
         answers = shard.query_batch(engine.QueryBatchRequest(list(requests.values()))) if requests else []
@@ -272,7 +277,7 @@ class EmbeddedStore:
             if signal in found:
                 ids, values = _found(found[signal])
                 if signal == "multivector":
-                    values = values / np.float32(_tokens(query))  # the engine sums over the query's tokens
+                    values = values / np.float32(token_count(query))  # the engine sums over its tokens
                 scores[np.searchsorted(wanted, ids)] = values  # not found: no token shared, or none there
             made[signal] = scores[place]
         return made
@@ -324,10 +329,6 @@ def _found(points: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32
     return np.array([p.id for p in points], np.int64), np.array([p.score for p in points], np.float32)
 
 
-def _tokens(query: Embedding) -> int:
-    return 0 if query.multivector is None else len(query.multivector)
-
-
 def _sparse_vector(ids: Ints, weights: Floats) -> engine.SparseVector:
     return engine.SparseVector(ids.tolist(), weights.tolist())
 
@@ -335,13 +336,6 @@ def _sparse_vector(ids: Ints, weights: Floats) -> engine.SparseVector:
 def _sparse_row(vector: engine.SparseVector | None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     ids, weights = (vector.indices, vector.values) if vector is not None else ([], [])
     return np.array(ids, dtype=np.int32), np.array(weights, dtype=np.float32)
-
-
-def _ascending(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], slice | NDArray[np.intp]]:
-    """Different rows in ascending order, and where each of the given ones is among them."""
-    if (rows[1:] > rows[:-1]).all():  # as search gives them
-        return rows, slice(None)
-    return np.unique(rows, return_inverse=True)
 
 
 def _nbytes(embeddings: Embeddings) -> int:
@@ -361,10 +355,6 @@ def _shortage(path: Path, needed: int) -> str | None:
     """What is wrong if a change that needs so many bytes does not fit on the disk."""
     free, wanted = shutil.disk_usage(path).free, needed + _RESERVE
     return f"the disk is full ({free >> 20} MiB free, {wanted >> 20} wanted)" if free < wanted else None
-
-
-def _selection(fields: Iterable[str] | None) -> bool | list[str]:
-    return True if fields is None else [ID_FIELD, *(field_path(name, whole=True) for name in fields)]
 
 
 def _ask(message: str, call: Callable[[], T]) -> T:

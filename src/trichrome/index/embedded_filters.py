@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 import qdrant_edge as engine
 
 from trichrome.index.filters import check_filter
+from trichrome.index.points import EXACT_INTEGERS, field_path
 from trichrome.index.store import Filter
 from trichrome.records import JSON
-
-#: Where a point's payload keeps the document's id and the user's payload.
-ID_FIELD, PAYLOAD_FIELD = "id", "p"
-
-_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-_EXACT_INTEGERS = 2**53  # from here on several integers are the same float
-
-
-def field_path(key: str, whole: bool = False) -> str:
-    """The engine's path of a dotted key; whole: the key is one top-level name, dots and all."""
-    names = [key] if whole else key.split(".")
-    return ".".join([PAYLOAD_FIELD, *(name if _PLAIN.fullmatch(name) else f'"{name}"' for name in names)])
 
 
 def to_engine(where: Filter | None) -> engine.Filter | None:
@@ -48,7 +36,7 @@ def _condition(path: str, condition: JSON) -> Any:  # any of the engine's condit
     if isinstance(condition, bool):  # the binding takes Python's own booleans for the integers 0 and 1
         value: Any = np.bool_(condition)
         return engine.FieldCondition(path, match=engine.MatchValue(value))
-    if isinstance(condition, str) or (isinstance(condition, int) and abs(condition) >= _EXACT_INTEGERS):
+    if isinstance(condition, str) or (isinstance(condition, int) and abs(condition) >= EXACT_INTEGERS):
         return engine.FieldCondition(path, match=engine.MatchValue(condition))
     return engine.FieldCondition(path, range=engine.RangeFloat(gte=condition, lte=condition))
 
