@@ -16,7 +16,7 @@ from trichrome.scoring import score
 
 DIM, TOKEN_DIM, VOCABULARY = 16, 8, 60
 #: How far a store's score may lie from the score computed here.
-TOLERANCE = {"exact": 1e-5, "embedded": 1e-3, "qdrant": 1e-5, "qdrant server": 1e-3}
+TOLERANCE = {"exact": 1e-5, "embedded": 1e-3, "qdrant": 1e-5, "qdrant server": 1e-3, "postgres": 1e-5}
 
 
 def make_store(place: Place, kind: str, **changes: Any) -> Store:

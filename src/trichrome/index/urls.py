@@ -12,12 +12,19 @@ from typing import Protocol, TypeAlias, TypeGuard
 from urllib.parse import urlsplit
 
 from trichrome.errors import TrichromeError
+from trichrome.extras import require
 from trichrome.index.store import Manifest, Store
 
 Place: TypeAlias = "str | Path"
 
 #: Scheme → kind of store, which the manifest names too.
-SCHEMES = {"qdrant": "qdrant", "qdrant+https": "qdrant", "qdrant+file": "qdrant"}
+SCHEMES = {
+    "qdrant": "qdrant",
+    "qdrant+https": "qdrant",
+    "qdrant+file": "qdrant",
+    "postgresql": "postgres",
+    "postgres": "postgres",
+}
 #: The kinds of stores on servers.
 SERVER_KINDS = tuple(dict.fromkeys(SCHEMES.values()))
 
@@ -65,13 +72,22 @@ def server_of(url: str) -> Server:
             from trichrome.index import qdrant_server
 
             return qdrant_server
+        case "postgres":
+            for package in ("psycopg", "psycopg_pool"):
+                require(package, "cluster")
+            from trichrome.index import postgres_server
+
+            return postgres_server
         case kind:
             raise AssertionError(f"no module serves {kind}")
 
 
 def shown(place: Place) -> str:
     """A place as messages may show it: without a password."""
-    return re.sub(r"(://[^/?#@:]*:)[^/?#]*@", r"\1***@", str(place)) if is_url(place) else str(place)
+    if not is_url(place):
+        return str(place)
+    masked = re.sub(r"(://[^/?#@:]*:)[^/?#]*@", r"\1***@", place)
+    return re.sub(r"([?&]password=)[^&#]*", r"\1***", masked)
 
 
 def last_name(place: Place) -> str:
