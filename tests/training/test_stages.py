@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.tiny import WORDS, tiny_encoder
 from trichrome.encoder import load, save
+from trichrome.errors import TrichromeError
 from trichrome.training import stages
 from trichrome.training.batches import BatchSettings
 from trichrome.training.diagnostics import read_log
@@ -143,3 +144,16 @@ def test_a_teacher_in_the_data_is_followed(work: Path, name: Any) -> None:
     assert trained.finished
     accuracy = [r["accuracy/dense"] for r in read_log(work / "run" / "log.jsonl")]
     assert sum(accuracy[-5:]) < sum(accuracy[:5])
+
+
+def test_sizes_are_measured_on_a_gpu_only(work: Path) -> None:
+    if torch.cuda.is_available():
+        made = stages.unified(recipe(work, measure_sizes=True, steps=2))
+        assert made.finished
+        assert json.loads((work / "run" / "sizes.json").read_text())
+        return
+    with pytest.raises(TrichromeError, match="a CPU does not say how much fits"):
+        stages.unified(recipe(work, measure_sizes=True))
+    with pytest.raises(TrichromeError, match="measure_sizes is for stages on pairs"):
+        stages.retromae(recipe(work, measure_sizes=True))
+    assert not (work / "run").exists()

@@ -13,6 +13,9 @@ from tokenizers import Tokenizer
 from trichrome.encoder.config import EncoderConfig
 from trichrome.errors import TrichromeError
 
+#: Texts that are cut into tokens together: an Encoding takes some 100 bytes a token, Tokens a tenth of it.
+_AT_ONCE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -52,7 +55,11 @@ class TextTokenizer:
     def encode(self, texts: Sequence[str], kind: str) -> list[Tokens]:
         """Token ids of queries or passages, at most `max_tokens` each."""
         prompt = self._prompt(kind)
-        return [self._build(e.ids, e.offsets, len(prompt))[0] for e in self._encode_batch(texts, prompt)]
+        made: list[Tokens] = []
+        for start in range(0, len(texts), _AT_ONCE):
+            encodings = self._encode_batch(texts[start : start + _AT_ONCE], prompt)
+            made += [self._build(e.ids, e.offsets, len(prompt))[0] for e in encodings]
+        return made
 
     def spans(self, text: str, kind: str) -> TokenSpans:
         """Which characters each row of the multi-vector output stands for."""

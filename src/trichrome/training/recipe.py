@@ -99,6 +99,8 @@ class Recipe:
     positions: extend the position table to so many tokens first.
     steps: optimiser steps; by default `epochs` passes over the data.
     sub_batch_tokens: padded tokens that go through the network with a graph at once (split-batch).
+    measure_sizes: rows of a batch by length group are the most that this GPU takes at once, measured when the
+    run begins and kept in its output folder; instead of batches.token_budget and batches.sizes.
     precision: of the backbone's products in training; heads, scores and losses are float32 always.
     checkpoint_every: optimiser steps; the last `keep` checkpoints are kept.
     """
@@ -116,6 +118,7 @@ class Recipe:
     steps: int | None = None
     epochs: int = 1
     sub_batch_tokens: int = 4096
+    measure_sizes: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
     skip_bad: bool = False
@@ -132,6 +135,9 @@ class Recipe:
         for name in ("epochs", "sub_batch_tokens", "checkpoint_every", "keep"):
             _require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}")
         _require(self.steps is None or self.steps > 0, f"steps must be > 0, got {self.steps}")
+        _require(
+            not (self.measure_sizes and self.batches.sizes), "batches.sizes are given, or measured: not both"
+        )
 
     def files(self) -> list[Path]:
         """The data files, in the order given, patterns expanded. TrichromeError: nothing matches."""

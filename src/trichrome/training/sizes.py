@@ -2,12 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from trichrome.encoder.heads import Batch, Outputs
+from trichrome.errors import TrichromeError
+from trichrome.storage import write_json
+from trichrome.training.recipe import Recipe
+
+
+def kept_sizes(path: Path, measure: Callable[[], Mapping[int, int]]) -> dict[int, int]:
+    """The sizes in a file, which is written first where it is absent: a run that goes on, and every other
+    process, has the batches that were measured once. TrichromeError: the file is not ours."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {str(tokens): rows for tokens, rows in measure().items()})
+    try:
+        return {int(tokens): int(rows) for tokens, rows in json.loads(path.read_text("utf-8")).items()}
+    except (ValueError, AttributeError, TypeError):
+        raise TrichromeError(f"{path}: not measured batch sizes; delete it to measure again") from None
+
+
+def with_sizes(recipe: Recipe, sizes: Mapping[int, int], processes: int) -> Recipe:
+    """The recipe whose batches have so many rows for each process, and go through the network at once.
+
+    TrichromeError: a length group that occurs is missing, since not even one row of it fits.
+    """
+    batches = recipe.batches
+    if missing := sorted(set(groups_up_to(recipe)) - set(sizes)):
+        raise TrichromeError(
+            f"not even one row with {batches.group_size} passages of {missing[0]} tokens fits; "
+            "lower batches.passage_tokens or batches.group_size, or leave measure_sizes out"
+        )
+    largest = max(rows * batches.group_size * tokens for tokens, rows in sizes.items())
+    return replace(
+        recipe,
+        batches=replace(batches, sizes={tokens: rows * processes for tokens, rows in sizes.items()}),
+        sub_batch_tokens=max(recipe.sub_batch_tokens, largest),
+        measure_sizes=False,
+    )
+
+
+def groups_up_to(recipe: Recipe) -> tuple[int, ...]:
+    """The length groups that passages of the recipe can be in."""
+    groups, most = recipe.batches.groups, recipe.batches.passage_tokens
+    return tuple(g for i, g in enumerate(groups) if i == 0 or groups[i - 1] < most)
 
 
 def measured_sizes(

@@ -42,13 +42,14 @@ from trichrome.training.plots import plot_log
 from trichrome.training.prepare import finish, prepare
 from trichrome.training.recipe import Objective, Recipe
 from trichrome.training.retromae import RetroMAE, mask_batch, special_ids
+from trichrome.training.sizes import groups_up_to, kept_sizes, measured_sizes, network_trial, with_sizes
 from trichrome.training.split_batch import split_batch_backward, sub_batch_rows, sub_batches
 from trichrome.training.target import Target
 
 #: Losses of one step by name, with `total` among them, from raw scores [B, C] by signal.
 Losses = Callable[[Mapping[str, Tensor], Target, int], dict[str, Tensor]]
 
-CHECKPOINTS, PLOT = "checkpoints", "training.png"
+CHECKPOINTS, PLOT, SIZES = "checkpoints", "training.png", "sizes.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def retromae(recipe: Recipe, watch: Watch | None = None) -> Trained:
     """
     if recipe.train != "all":
         raise TrichromeError(f"retromae trains all weights; the recipe says train: {recipe.train}")
+    if recipe.measure_sizes:
+        raise TrichromeError("measure_sizes is for stages on pairs; give retromae a batches.token_budget")
     accelerator = _accelerator()
     encoder = prepare(recipe, str(accelerator.device), train_heads=())
     torch.manual_seed(recipe.seed)
@@ -158,6 +161,8 @@ def _unified_losses(objective: Objective) -> Losses:
 def _train(recipe: Recipe, encoder: Encoder, signals: Sequence[str], losses: Losses, watch: Watch) -> Trained:
     """One stage on pairs: batches of the plan, split-batch, the losses."""
     accelerator = _accelerator()
+    if recipe.measure_sizes:
+        recipe = _measured(recipe, encoder, accelerator, signals)
     network = accelerator.prepare(encoder.network)
     schedule = _schedule(recipe, encoder, accelerator)
 
@@ -203,6 +208,25 @@ def _train(recipe: Recipe, encoder: Encoder, signals: Sequence[str], losses: Los
     if watch.evaluate is None and recipe.evaluation.tasks and accelerator.is_main_process:
         watch = replace(watch, evaluate=evaluator(encoder, recipe.evaluation, schedule.steps))
     return drive(recipe, encoder, encoder.network, accelerator, backward, schedule, watch)
+
+
+def _measured(recipe: Recipe, encoder: Encoder, accelerator: Any, signals: Sequence[str]) -> Recipe:
+    """The recipe with the batch sizes that fit this device; the main process measures for all."""
+    if accelerator.device.type == "cpu":
+        raise TrichromeError(
+            "measure_sizes: a CPU does not say how much fits before the machine is out of memory; "
+            "give batches.token_budget or batches.sizes"
+        )
+    batches = recipe.batches
+    words = encoder.tokenizer.tokenizer.get_vocab_size()
+    trial = network_trial(encoder.network, batches.group_size, batches.query_tokens, words, signals)
+
+    def cut(rows: int, tokens: int) -> None:
+        trial(rows, min(tokens, batches.passage_tokens))
+
+    with accelerator.main_process_first():
+        sizes = kept_sizes(recipe.output / SIZES, lambda: measured_sizes(cut, groups_up_to(recipe)))
+    return with_sizes(recipe, sizes, accelerator.num_processes)
 
 
 def _schedule(recipe: Recipe, encoder: Encoder, accelerator: Any) -> Schedule:
