@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Event
 
 import trichrome.index.embedded
 import trichrome.index.exact  # noqa: F401 - imported before the processes fork
 from tests.index.samples import make_store, random_embeddings
 from trichrome.errors import TrichromeError
-from trichrome.index import open_store
+from trichrome.index import CopyReport, Place, copy_store, open_store
 
 BATCH = 20
 #: Batches that a child adds, over and over; batch i begins with document BATCH * i.
@@ -68,3 +69,15 @@ def create_on_full_disk(path: str, kind: str, outcome: Connection) -> None:
         outcome.send(str(error))
     else:
         outcome.send("created")
+
+
+def copy_until_killed(source: Place, target: Place, acknowledged: Connection) -> None:
+    """Copy in small batches, sending the number of documents done after each; then wait to be killed."""
+
+    def told(report: CopyReport) -> None:
+        acknowledged.send(report.done)
+        if report.done >= report.total / 2:
+            Event().wait()
+
+    with open_store(source) as ours, open_store(target) as theirs:
+        copy_store(ours, theirs, batch=10, progress=told)

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 import trichrome
 from trichrome.cli.console import FAILED, INTERRUPTED, Stopped, complain, debugging, describe, err, out
+from trichrome.cli.copy import copy
 from trichrome.cli.demo import demo
 from trichrome.cli.encode import encode
 from trichrome.cli.evaluate import evaluate
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 app.command(no_args_is_help=True)(index)
 app.command(no_args_is_help=True)(search)
+app.command(no_args_is_help=True)(copy)
 app.command(no_args_is_help=True)(encode)
 app.command("eval", no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(mine)

@@ -51,9 +51,18 @@ def create_store(
     else:
         chosen = "embedded" if kind is None else kind
         if chosen not in KINDS:
-            raise TrichromeError(f"unknown kind of store {chosen!r}; in a folder there are {', '.join(KINDS)}")
+            raise TrichromeError(
+                f"unknown kind of store {chosen!r}; in a folder there are {', '.join(KINDS)}"
+            )
     manifest = Manifest(
-        chosen, model, fingerprint, dense_dim, sparse, multivector_dim, multivector_dtype, dict(settings or {})
+        chosen,
+        model,
+        fingerprint,
+        dense_dim,
+        sparse,
+        multivector_dim,
+        multivector_dtype,
+        dict(settings or {}),
     )
     check_manifest(manifest)
     if is_url(place):

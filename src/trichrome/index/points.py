@@ -21,7 +21,7 @@ INDEXED_FIELDS = ("lang",)
 #: From here on several integers are the same float, and engines compare numbers as floats.
 EXACT_INTEGERS = 2**53
 
-#: HNSW over dense vectors: recall@10 ≥ 0.99 against exact search over 50,000 vectors of width 384, with these
+#: HNSW over dense vectors: recall@10 ≥ 0.99 against exact search over 50,000 vectors of width 384, with them
 #: and a search that keeps so many candidates, or twice k for a long list, whose tail it would lose else.
 HNSW_M, HNSW_EF_CONSTRUCT, SEARCH_EF = 32, 256, 128
 #: Over int8 copies of the vectors, so many times k are scored again with the stored vectors.

@@ -6,8 +6,8 @@
                                             process, for trials and tests; one process at a time
 
 Settings follow a question mark: what a new collection gets (shards, replicas, write_consistency,
-quantization=int8), and how the server is asked (timeout in seconds, retries, grpc_port). The API key comes from
-the environment variable QDRANT_API_KEY.
+quantization=int8), and how the server is asked (timeout in seconds, retries, grpc_port). The API key comes
+from the environment variable QDRANT_API_KEY.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def connect(address: Address, create: bool = False) -> Any:
         return client(path=str(address.folder), force_disable_check_same_thread=True)
     except RuntimeError as error:
         if "already accessed" in str(error):
-            raise StoreLocked(f"{address.shown}: the folder is open elsewhere; close it there, or wait") from None
+            raise StoreLocked(
+                f"{address.shown}: the folder is open elsewhere; close it there, or wait"
+            ) from None
         raise TrichromeError(f"{address.shown}: could not be opened ({error})") from error
     except (OSError, ValueError, LookupError) as error:
         raise TrichromeError(f"{address.shown}: could not be opened ({error})") from error

@@ -1,8 +1,8 @@
 """Requests to Qdrant: repeated where they failed for a passing reason, and errors in one line.
 
-Everything that goes through `ask` may be done twice: reading changes nothing, a repeated upsert writes the same
-points and a repeated deletion finds them gone. (With several writers of the same document, one whose request
-is repeated may win over a later one.) Creating a collection is not repeated.
+Everything that goes through `ask` may be done twice: reading changes nothing, a repeated upsert writes the
+same points and a repeated deletion finds them gone. (With several writers of the same document, one whose
+request is repeated may win over a later one.) Creating a collection is not repeated.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def create_at(url: str, manifest: Manifest) -> QdrantStore:
                 f"{address.shown}: cannot create a store here: there is a collection already; open it, or "
                 "choose another name"
             )
-        ask(address, "could not create the collection", partial(_create, address, client, manifest), retries=0)
+        ask(
+            address, "could not create the collection", partial(_create, address, client, manifest), retries=0
+        )
         try:
             _finish(address, client)
         except BaseException:
@@ -136,7 +138,9 @@ def _finish(address: Address, client: Any) -> None:
         )
     for name in INDEXED_FIELDS if address.folder is None else ():  # local mode has no such indexes
         keyword = models.PayloadSchemaType.KEYWORD
-        create = partial(client.create_payload_index, address.collection, field_path(name), keyword, wait=True)
+        create = partial(
+            client.create_payload_index, address.collection, field_path(name), keyword, wait=True
+        )
         ask(address, f"could not index the field {name!r}", create)
 
 
@@ -144,7 +148,9 @@ def _manifest(address: Address, info: Any) -> Manifest:
     """The manifest in a collection's metadata, which must fit the collection."""
     text = (info.config.metadata or {}).get(MANIFEST_KEY)
     if not isinstance(text, str):
-        raise TrichromeError(f"{address.shown}: this collection was not made by trichrome; choose another name")
+        raise TrichromeError(
+            f"{address.shown}: this collection was not made by trichrome; choose another name"
+        )
     manifest = parse_manifest(text, address.shown)
     dense, sparse = info.config.params.vectors or {}, info.config.params.sparse_vectors or {}
     there = {name: getattr(dense.get(name), "size", None) for name in ("dense", "multivector")}
@@ -168,6 +174,6 @@ def _check_settings(address: Address, info: Any) -> None:
         wanted = getattr(address, name)
         if wanted is not None and wanted != value:
             raise TrichromeError(
-                f"{address.shown}: the collection has {name} {value or 'none'}, not {wanted}; leave {name} out "
-                "of the URL, or create another collection"
+                f"{address.shown}: the collection has {name} {value or 'none'}, not {wanted}; leave {name} "
+                "out of the URL, or create another collection"
             )

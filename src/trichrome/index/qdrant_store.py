@@ -131,7 +131,7 @@ class QdrantStore:
             id, width = ids[int(numbers.argmax())], embeddings.multivector.vectors.shape[1]
             raise TrichromeError(
                 f"document {id!r}: {numbers.max() // width} token vectors of width {width} are more than "
-                f"Qdrant stores of one document (fewer than {MAX_MULTIVECTOR:,} numbers); cut it into passages"
+                f"Qdrant stores of one document (under {MAX_MULTIVECTOR:,} numbers); cut it into passages"
             )
 
     def _check_collisions(self, ids: Sequence[str], keys: NDArray[np.int64]) -> None:

@@ -1,0 +1,156 @@
+"""Copying a store: documents, vectors and payloads as they are, from any store to any other.
+
+A document is there already if the target holds its id with the same payload; so a copy that was killed goes
+on where it stopped, one that is finished does nothing, and documents that changed since are copied again.
+(The vectors are not read for that: where they were made anew for unchanged payloads, `verify_copy` sees it on
+its sample, and `again` copies everything.)
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+from trichrome.errors import TrichromeError
+from trichrome.index.keys import hash_ids
+from trichrome.index.manifests import check_model
+from trichrome.index.open import create_store
+from trichrome.index.store import Manifest, Store
+from trichrome.index.urls import Place, shown
+
+T = TypeVar("T")
+
+#: Documents of a copy that are compared number by number: those with the smallest hashes of their ids, which
+#: are a fair sample, and the same in every run.
+SAMPLE = 200
+
+
+@dataclass
+class CopyReport:
+    """What a copy did so far.
+
+    total: documents of the source when it began. copied, unchanged (there already), deleted (with prune):
+    numbers of documents. seconds: since the start. sample: ids of some documents for `verify_copy`.
+    """
+
+    total: int
+    copied: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    seconds: float = 0.0
+    sample: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Documents of the source that the target holds now."""
+        return self.copied + self.unchanged
+
+
+def copy_store(
+    source: Store,
+    target: Store,
+    *,
+    batch: int = 128,
+    again: bool = False,
+    prune: bool = False,
+    progress: Callable[[CopyReport], None] | None = None,
+) -> CopyReport:
+    """Copy what the target lacks, batch by batch, each acknowledged by the target.
+
+    batch: documents read and stored at once. again: copy everything, also what is there already. prune:
+    delete documents of the target that the source does not hold. progress: called after every batch. At the
+    end the target is optimized. Raises TrichromeError (ModelMismatch) if the target is of another model or
+    shape; an error of a store ends the copy, and the next one goes on there.
+    """
+    if batch < 1:
+        raise TrichromeError(f"batch must be positive, got {batch}")
+    check_fit(source.manifest, target.manifest)
+    report, began = CopyReport(source.count()), time.perf_counter()
+    sample: list[tuple[int, str]] = []
+    seen: set[int] = set()  # hashes of the ids, where pruning needs them
+
+    def tell() -> None:
+        report.seconds = time.perf_counter() - began
+        if progress is not None:
+            progress(report)
+
+    for group in _batches(source.scan(), batch):
+        ids = [id for id, _ in group]
+        hashes = hash_ids(ids).tolist()
+        sample = heapq.nsmallest(SAMPLE, [*sample, *zip(hashes, ids, strict=True)])
+        if prune:
+            seen.update(hashes)
+        payloads = dict(group)
+        wanted = ids if again else [id for id, stored in _stored(target, ids) if stored != payloads[id]]
+        rows = source.rows_of(wanted)
+        if len(wanted):
+            if (rows < 0).any():
+                raise TrichromeError(
+                    "a document was deleted from the source while it was copied; run it again"
+                )
+            target.add(wanted, source.embeddings(rows), [payloads[id] for id in wanted])
+        report.copied += len(wanted)
+        report.unchanged += len(ids) - len(wanted)
+        tell()
+    if prune:
+        there = [id for id, _ in target.scan(fields=[])]  # first all of them: deleting would disturb the scan
+        gone = [id for id, key in zip(there, hash_ids(there).tolist(), strict=True) if key not in seen]
+        report.deleted = sum(target.delete(part) for part in _batches(iter(gone), 1000))
+    target.optimize()
+    report.sample = [id for _, id in sample]
+    tell()
+    return report
+
+
+def create_copy(
+    source: Manifest, place: Place, *, kind: str | None = None, multivector_dtype: str | None = None
+) -> Store:
+    """An empty store for a copy, with all that the source's manifest says.
+
+    kind: of a folder's store. multivector_dtype: of the token vectors, as in the source where it is not said.
+    """
+    return create_store(
+        place,
+        model=source.model,
+        fingerprint=source.fingerprint,
+        dense_dim=source.dense_dim,
+        sparse=source.sparse,
+        multivector_dim=source.multivector_dim,
+        kind=kind,
+        multivector_dtype=multivector_dtype or source.multivector_dtype,
+        settings=source.settings,
+    )
+
+
+def check_fit(source: Manifest, target: Manifest) -> None:
+    """Raise TrichromeError unless the target takes the source's documents as they are."""
+    check_model(target, source.fingerprint, source.model)
+    for name in ("dense_dim", "sparse", "multivector_dim"):
+        if getattr(source, name) != getattr(target, name):
+            raise TrichromeError(
+                f"the source has {name} {getattr(source, name)}, the target {getattr(target, name)}; copy to "
+                "a new place"
+            )
+
+
+def check_places(source: Place, target: Place) -> None:
+    """Raise TrichromeError where both places are the same."""
+    if source == target:
+        raise TrichromeError(f"{shown(source)}: a store cannot be copied to where it is")
+
+
+def _stored(target: Store, ids: list[str]) -> Iterator[tuple[str, object]]:
+    """(id, the payload that the target holds, None where it holds none) of each id."""
+    rows = target.rows_of(ids)
+    payloads = iter(target.payloads(rows[rows >= 0]))
+    for id, row in zip(ids, rows.tolist(), strict=True):
+        yield id, next(payloads) if row >= 0 else None
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while group := list(islice(items, size)):
+        yield group
