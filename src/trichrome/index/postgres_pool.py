@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg import Connection
@@ -72,7 +72,7 @@ def parse_url(url: str) -> PostgresPlace:
             f"{shown(url)}: an index's name is that of a schema: at most 63 bytes, not beginning with pg_"
         )
     database = parts.path.strip("/").split("/")[0]
-    conninfo = urlunsplit(("postgresql", parts.netloc, f"/{database}", parts.query, ""))
+    conninfo = f"postgresql://{parts.netloc}/{database}" + (f"?{parts.query}" if parts.query else "")
     return PostgresPlace(conninfo, index, shown(url))
 
 

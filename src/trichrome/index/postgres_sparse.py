@@ -28,7 +28,7 @@ SEGMENT = 1 << 17
 #: A segment is built anew where more than so much of it is gone.
 _DEAD = 0.3
 #: Documents behind the last segment that are not worth building one.
-_TAIL = 1000
+TAIL = 1000
 #: So many times k candidates are looked up first; then eight times as many, until enough are found.
 _FIRST, _MORE = 2, 8
 
@@ -156,7 +156,7 @@ def _build_next(connection: Connection[Any], schema: str, newest: int) -> bool:
         )
         if worn:
             replaced, first, last = worn[:1], worn[0].first, worn[0].last
-        elif tail >= _TAIL or (tail and not segments):
+        elif tail >= TAIL or (tail and not segments):
             # small segments before it are taken along, so that there are never many
             replaced, size = [], tail
             while segments and size + segments[-1].live <= SEGMENT and segments[-1].live <= 2 * size:
