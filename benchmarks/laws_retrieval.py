@@ -27,7 +27,7 @@ from trichrome.embeddings import SIGNALS
 from trichrome.encoder import Encoder, NewHeads, save
 from trichrome.evaluation import Options, Report, Task, evaluate, load_task
 from trichrome.negatives import MineSettings, Rules, Sample, Source, mine_files
-from trichrome.search.modes import LONG_MODES, M3_MODES, Preset
+from trichrome.search.modes import LONG_MODES, M3_MODES
 from trichrome.training.batches import BatchSettings
 from trichrome.training.loop import Watch
 from trichrome.training.lowrank import LowRank
@@ -265,8 +265,7 @@ def _as_shipped(room: Room, tasks: Sequence[str]) -> list[Report]:
             task = part_of(
                 task, room.sizes.queries, room.sizes.long_documents if long else room.sizes.documents
             )
-        preset: Preset = "long" if long else "m3"
-        options = Options(preset=preset, max_queries=room.sizes.queries, settings={"dtype": DTYPE})
+        options = Options(max_queries=room.sizes.queries, settings={"dtype": DTYPE})
         reports.append(_measured(room, encoder, task, options, ours=False))
     return reports
 
