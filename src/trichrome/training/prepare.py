@@ -64,7 +64,9 @@ def with_positions(encoder: Encoder, tokens: int) -> Encoder:
         raise TrichromeError(f"{encoder.name}: positions can be extended in BERT-family encoders only")
     if tokens <= encoder.config.max_tokens:
         return encoder
-    shape = extend_positions(backbone, tokens)
+    shape = backbone.config
+    if tokens > shape.max_tokens:
+        shape = extend_positions(backbone, tokens)
     config = replace(encoder.config, max_tokens=tokens, backbone=shape)
     return Encoder(encoder.network, encoder.tokenizer.tokenizer, config, str(encoder.device))
 

@@ -33,8 +33,9 @@ def ship(model: Path, out: Path, rank: int = 48, start: str | Path = "small", sh
     base, _, _ = small.base_parts()
     if not (isinstance(base.backbone, Backbone) and isinstance(trained.network.backbone, Backbone)):
         raise TrichromeError(f"{model}: not of small's architecture")
-    if trained.config.max_tokens > base.backbone.config.max_tokens:
-        extend_positions(base.backbone, trained.config.max_tokens)
+    positions = trained.network.backbone.config.max_tokens
+    if positions > base.backbone.config.max_tokens:
+        extend_positions(base.backbone, positions)
     kept = extract_deltas(base.backbone, trained.network.backbone, rank, out / small.DELTAS)
     heads = {k: v.detach().contiguous() for k, v in trained.network.heads.state_dict().items()}
     with atomic_write(out / small.HEADS) as file:
