@@ -39,7 +39,9 @@ def source(folder: Path) -> Place:
     return place
 
 
-@pytest.mark.parametrize(("kind", "to"), list(permutations(KINDS, 2)))
+@pytest.mark.parametrize(
+    ("kind", "to"), [*permutations(KINDS, 2), ("exact", "postgres"), ("postgres", "qdrant")]
+)
 def test_a_copy_is_the_same_and_answers_the_same(folder: Path, kind: str, to: str) -> None:
     with new_place(kind, folder / "a") as here, new_place(to, folder / "b") as there:
         filled(here, kind)

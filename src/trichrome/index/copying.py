@@ -20,7 +20,7 @@ from trichrome.index.keys import hash_ids
 from trichrome.index.manifests import check_model
 from trichrome.index.open import create_store
 from trichrome.index.store import Manifest, Store
-from trichrome.index.urls import Place, shown
+from trichrome.index.urls import Place, is_url, kind_of, shown
 
 T = TypeVar("T")
 
@@ -111,8 +111,13 @@ def create_copy(
 ) -> Store:
     """An empty store for a copy, with all that the source's manifest says.
 
-    kind: of a folder's store. multivector_dtype: of the token vectors, as in the source where it is not said.
+    kind: of a folder's store. multivector_dtype: of the token vectors; as in the source where it is not said,
+    or float16 where the source packs them in a way of its own kind.
     """
+    if multivector_dtype is None:
+        target_kind = kind_of(place) if is_url(place) else kind or "embedded"
+        same = source.kind == target_kind or source.multivector_dtype in ("float16", "float32")
+        multivector_dtype = source.multivector_dtype if same else "float16"
     return create_store(
         place,
         model=source.model,
@@ -121,7 +126,7 @@ def create_copy(
         sparse=source.sparse,
         multivector_dim=source.multivector_dim,
         kind=kind,
-        multivector_dtype=multivector_dtype or source.multivector_dtype,
+        multivector_dtype=multivector_dtype,
         settings=source.settings,
     )
 
