@@ -103,9 +103,10 @@ class TextTokenizer:
                 raise TypeError(f"text {i} must be a string, got {type(text).__name__}: {text!r:.60}")
             if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
                 raise TrichromeError(f"text {i} holds a lone surrogate: it was not decoded as UTF-8")
-        encodings: list[Any] = self.tokenizer.encode_batch(
-            [prompt + t for t in texts], add_special_tokens=False
-        )
+        whole = [prompt + t for t in texts]
+        if len(whole) == 1:  # a batch of one would wait for the library's threads
+            return [self.tokenizer.encode(whole[0], add_special_tokens=False)]
+        encodings: list[Any] = self.tokenizer.encode_batch(whole, add_special_tokens=False)
         return encodings
 
     def _build(

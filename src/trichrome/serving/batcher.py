@@ -1,8 +1,8 @@
 """Texts of many requests in one forward pass: a bounded queue, and one thread that runs the encoder.
 
-The event loop only moves references: texts are tokenised in helper threads, and encoded in the encoder's
-own. There is no waiting for a batch to fill; while one pass runs, the next texts gather. Queries and passages
-share a pass, for their prompts are in their tokens.
+The event loop hardly does more than move references: all but short texts are cut into tokens in helper
+threads, and encoding is done in the encoder's own. There is no waiting for a batch to fill; while one pass
+runs, the next texts gather. Queries and passages share a pass, for their prompts are in their tokens.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ log = logging.getLogger("trichrome.serving")
 
 #: Of each waiting request so many texts are looked at for the next pass, and of all requests so many.
 _OF_ONE, _OF_ALL = 64, 512
+#: Characters of a request that are cut into tokens sooner than a helper is reached.
+_SHORT = 1000
 #: Padding that a text may bring with it whatever its length.
 _LITTLE = 16
 
@@ -151,7 +153,10 @@ class Batcher:
             raise Refusal(503, "the server is stopping", retry_after=5)
         self._refuse_if_full(1)
         loop = asyncio.get_running_loop()
-        tokens = await loop.run_in_executor(self._helpers, self._tokenize, texts)
+        if sum(len(text) for text, _ in texts) <= _SHORT:
+            tokens = self._tokenize(texts)
+        else:
+            tokens = await loop.run_in_executor(self._helpers, self._tokenize, texts)
         cut = [t.cut for t in tokens]
         if any(cut) and not truncate:
             where = next(i for i, n in enumerate(cut) if n)

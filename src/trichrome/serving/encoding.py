@@ -51,20 +51,24 @@ def encoding_routes(batcher: Batcher) -> APIRouter:
             ]
             return {"object": "list", "data": data, "model": encoder.name, "usage": _usage(made)}
 
-        return await answer(build, made.truncated)
+        return await answer(build, made.truncated, numbers=len(made.texts) * encoder.dense_dim)
 
     @router.get("/v1/models", response_model=ModelsAnswer, responses=errors, tags=["OpenAI"])
     async def models() -> Response:
         """The one model."""
         item = {"id": encoder.name, "object": "model", "created": 0, "owned_by": "trichrome"}
-        return await answer(lambda: {"object": "list", "data": [item]})
+        return await answer(lambda: {"object": "list", "data": [item]}, numbers=1)
 
     @router.post("/embed", response_model=list[list[float]], responses=errors, tags=["TEI"])
     async def embed(body: EmbedRequest) -> Response:
         """Dense vectors."""
         texts = [(text, body.prompt_name or "passage") for text in _list(body.inputs)]
         made = await batcher.encode(texts, ("dense",), truncate=body.truncate, param="inputs")
-        return await answer(lambda: [numbers(dense, "float") for dense in _dense(made)], made.truncated)
+        return await answer(
+            lambda: [numbers(dense, "float") for dense in _dense(made)],
+            made.truncated,
+            numbers=len(made.texts) * encoder.dense_dim,
+        )
 
     @router.post("/embed_sparse", response_model=list[list[SparseValue]], responses=errors, tags=["TEI"])
     async def embed_sparse(body: EmbedSparseRequest) -> Response:
@@ -79,7 +83,7 @@ def encoding_routes(batcher: Batcher) -> APIRouter:
                 for row in rows
             ]
 
-        return await answer(build, made.truncated)
+        return await answer(build, made.truncated, numbers=made.tokens)
 
     @router.post(
         "/rerank", response_model=list[Rank] | RerankAnswer, responses=errors, tags=["TEI", "Cohere"]
@@ -95,7 +99,7 @@ def encoding_routes(batcher: Batcher) -> APIRouter:
         found: list[dict[str, Any]] = [{"index": i, "score": s} for i, s in ranking]
         if body.return_text:
             found = [{**item, "text": body.texts[item["index"]]} for item in found]
-        return await answer(lambda: found, made.truncated)
+        return await answer(lambda: found, made.truncated, numbers=None if body.return_text else len(found))
 
     @router.post("/v1/rerank", response_model=RerankAnswer, responses=errors, tags=["Cohere"])
     @router.post("/v2/rerank", response_model=RerankAnswer, responses=errors, tags=["Cohere"])
@@ -117,6 +121,7 @@ def encoding_routes(batcher: Batcher) -> APIRouter:
                 "meta": {"warnings": cut},
             },
             made.truncated,
+            numbers=None if body.return_documents else len(results),
         )
 
     async def ranked(
@@ -155,7 +160,9 @@ def encoding_routes(batcher: Batcher) -> APIRouter:
                 "usage": {"tokens": made.tokens, "truncated": made.truncated},
             }
 
-        return await answer(build, made.truncated)
+        width = (encoder.config.multivector_dim or 0) + 1 if "multivector" in asked else 1
+        size = len(made.texts) * encoder.dense_dim + made.tokens * width
+        return await answer(build, made.truncated, numbers=size)
 
     return router
 

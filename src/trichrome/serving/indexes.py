@@ -29,6 +29,10 @@ log = logging.getLogger("trichrome.serving")
 
 _PROBED = 64  # passages of one document that are looked for at once
 
+#: The id of a note that a store holds while passages of an old version are still to be removed. It is stored
+#: together with the new version's passages, in one call, so that a crash in between is seen and made good.
+REMOVING = "_trichrome_removing"
+
 
 @dataclass
 class Changes:
@@ -71,6 +75,11 @@ class Indexes:
         self.all = {
             name: ServedIndex(name, store, Searcher(encoder, store)) for name, store in stores.items()
         }
+        for name, store in stores.items():
+            if removed := finish_removal(store):
+                log.warning(
+                    "index %s: removed %d passages that a crash had left of old versions", name, removed
+                )
 
     def get(self, name: str) -> ServedIndex:
         """Refusal 404 where there is none of this name."""
@@ -118,35 +127,50 @@ class Indexes:
         that were encoded. Passages that are stored already, unchanged, are not encoded again.
 
         One store call holds all of a request: after a crash all of them are there or none. Passages that a
-        document had before and has no longer are removed right after that.
+        document had before and has no longer are removed right after that; a note that is stored with the
+        new ones lets the next start of a server do so where a crash came in between.
         """
         ids = [document.id for document in documents]
+        if REMOVING in ids:
+            raise Refusal(422, f"the id {REMOVING!r} is taken", param="documents")
         if len(set(ids)) < len(ids):
             twice = next(id for id in ids if ids.count(id) > 1)
             raise Refusal(422, f"document {twice!r} is given twice", param="documents")
         passages, payloads = await self._in_thread(lambda: self._passages(index, documents))
-        known = await self.read(index, lambda: _hashes(index.store, [p.id for p in passages]))
-        new = [i for i, p in enumerate(passages) if known.get(p.id) != payloads[i][HASH_FIELD]]
-        encoded = await self._batcher.encode(
-            [(passages[i].content, "passage") for i in new],
-            index.searcher.signals,
-            truncate=True,  # cutting leaves a token or two to spare; a title may be longer than half of it
-            param="documents",
-        )
+        names = [passage.id for passage in passages]
+        made: dict[int, Embedding] = {}  # by the passage's place
+        tokens = 0
 
-        def change() -> int:
-            if new:
-                made = columns(encoded.texts)
-                index.store.add([passages[i].id for i in new], made, [payloads[i] for i in new])
+        def changed(known: Mapping[str, object]) -> list[int]:
+            """The passages that are not stored as they are here, and not encoded yet."""
+            differ = (i for i, payload in enumerate(payloads) if known.get(names[i]) != payload[HASH_FIELD])
+            return [i for i in differ if i not in made]
+
+        def change() -> Changes | list[int]:
+            """Store it all; or say what must be encoded besides, where another request came in between."""
+            known = _hashes(index.store, names)
+            if lacking := changed(known):
+                return lacking
             stale = _stale(index.store, passages)
-            return index.store.delete(stale) if stale else 0
+            _store(index.store, {names[i]: (made[i], payloads[i]) for i in sorted(made)}, stale)
+            updated = sum(names[i] in known for i in made)
+            cut = {p.metadata["document"] for p in passages if p.id != p.metadata["document"]}
+            return Changes(len(made) - updated, updated, len(passages) - len(made), len(stale), len(cut))
 
-        changes = Changes(unchanged=len(passages) - len(new))
-        changes.deleted = await self.write(index, change)
-        changes.updated = sum(passages[i].id in known for i in new)
-        changes.added = len(new) - changes.updated
-        changes.cut = len({p.metadata["document"] for p in passages if p.id != p.metadata["document"]})
-        return changes, encoded.tokens
+        wanted = changed(await self.read(index, lambda: _hashes(index.store, names)))
+        while True:
+            encoded = await self._batcher.encode(
+                [(passages[i].content, "passage") for i in wanted],
+                index.searcher.signals,
+                truncate=True,  # a title may be longer than half of a passage
+                param="documents",
+            )
+            made |= dict(zip(wanted, encoded.texts, strict=True))
+            tokens += encoded.tokens
+            done = await self.write(index, change)
+            if isinstance(done, Changes):
+                return done, tokens
+            wanted = done
 
     def _passages(
         self, index: ServedIndex, documents: Sequence[Document]
@@ -188,6 +212,28 @@ class Indexes:
         await asyncio.to_thread(self._threads.shutdown)
         for index in self.all.values():
             await asyncio.to_thread(index.store.close)
+
+
+def _store(store: Store, new: Mapping[str, tuple[Embedding, Payload]], stale: Sequence[str]) -> None:
+    """Add passages and remove stale ones, so that no crash leaves one done without the other for good."""
+    added = dict(new)
+    if new and stale:
+        some = next(iter(new.values()))[0]
+        added[REMOVING] = some, {"document": REMOVING, "ids": [*stale]}
+    if added:
+        store.add([*added], columns([made for made, _ in added.values()]), [p for _, p in added.values()])
+    if stale:
+        store.delete([*stale, REMOVING])
+
+
+def finish_removal(store: Store) -> int:
+    """Remove what a crash kept a server from removing, the note of it included; how many passages."""
+    row = store.rows_of([REMOVING])
+    if row[0] < 0:
+        return 0
+    ids = store.payloads(row)[0].get("ids")
+    stale = [id for id in ids if isinstance(id, str)] if isinstance(ids, list) else []
+    return store.delete([*stale, REMOVING]) - 1
 
 
 def _hashes(store: Store, ids: Sequence[str]) -> dict[str, object]:
