@@ -164,7 +164,8 @@ def main() -> None:
     print(f"Python {version}: {len(documents):,} of {len(entries):,} functions and classes in {wanted.to}")
     for name, chosen in drawn.items():
         modules = {entry.id.partition(".")[0] for entry in chosen}
-        print(f"{name}: {len(chosen)} questions about {len(modules)} modules; one: {chosen[0].question}")
+        one = chosen[len(chosen) // 2].question
+        print(f"{name}: {len(chosen)} questions about {len(modules)} modules; one: {one}")
 
 
 if __name__ == "__main__":
