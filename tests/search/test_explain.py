@@ -1,7 +1,7 @@
 """Explanations of a pair whose tokens and vectors are set by hand."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from trichrome.errors import TrichromeError
 from trichrome.index import create_store_for, index_documents
 from trichrome.records import Document
 from trichrome.search import Searcher
-from trichrome.search.explain import explain
+from trichrome.search.explain import explain, weigh
 
 WORDS = ["<eos>", "red", "fox", "blue", "whale", "the"]
 
@@ -64,6 +64,31 @@ def test_tokens_spans_and_sums_by_hand() -> None:
     ]
     assert [m.cosine for m in why.matches] == pytest.approx([0.8, 0.8, 0.8], abs=1e-3)
     assert why.multivector == pytest.approx(0.8, abs=1e-3)
+
+
+def test_runners_up_are_the_next_nearest_and_change_nothing_else() -> None:
+    text = "Fox: the red fox, whale"
+    plain = explain(WordEncoder(), "red fox", QUERY, text, PASSAGE)
+    why = explain(WordEncoder(), "red fox", QUERY, text, PASSAGE, runners_up=2)
+    assert [replace(match, runners_up=()) for match in why.matches] == list(plain.matches)
+    second = why.matches[1]  # fox: by its second number
+    assert [(near.token, near.span) for near in second.runners_up] == [("fox", (0, 3)), ("red", (9, 12))]
+    assert [near.cosine for near in second.runners_up] == pytest.approx([0.6, 0.6], abs=1e-3)
+    every = explain(WordEncoder(), "red fox", QUERY, text, PASSAGE, runners_up=16)
+    assert {len(match.runners_up) for match in every.matches} == {5}  # of six tokens
+
+
+def test_a_text_is_weighed_token_by_token() -> None:
+    tokens = weigh(WordEncoder(), "the red  fox", "query", replace(QUERY, multivector=None))
+    assert [(t.token, t.span, t.weight) for t in tokens] == [
+        ("the", (0, 3), 0.0),
+        ("red", (4, 7), 0.5),
+        ("fox", (9, 12), 2.0),
+    ]
+    dense_only = Embedding(dense=np.ones(2, np.float32))
+    assert {t.weight for t in weigh(WordEncoder(), "red fox", "query", dense_only)} == {0.0}
+    with pytest.raises(TrichromeError, match="this query has 2 tokens, but 3 token vectors"):
+        weigh(WordEncoder(), "red", "query", QUERY)
 
 
 def test_absent_signals_are_absent_from_the_explanation() -> None:

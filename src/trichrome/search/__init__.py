@@ -3,7 +3,15 @@
 Searcher(encoder, store).search("…", mode="all", k=10) → hits with their three scores
 """
 
-from trichrome.search.explain import Explanation, SharedToken, TokenMatch, explain
+from trichrome.search.explain import (
+    Explanation,
+    NearToken,
+    SharedToken,
+    TokenMatch,
+    WeighedToken,
+    explain,
+    weigh,
+)
 from trichrome.search.modes import LONG_MODES, M3_MODES, MODE_NAMES, Mode, mode_named
 from trichrome.search.retrieve import Ranking, ScoreTable, rank, retrieve
 from trichrome.search.searcher import Hit, Searcher
@@ -15,13 +23,16 @@ __all__ = [
     "Explanation",
     "Hit",
     "Mode",
+    "NearToken",
     "Ranking",
     "ScoreTable",
     "Searcher",
     "SharedToken",
     "TokenMatch",
+    "WeighedToken",
     "explain",
     "mode_named",
     "rank",
     "retrieve",
+    "weigh",
 ]

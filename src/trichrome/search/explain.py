@@ -52,15 +52,36 @@ class SharedToken:
 
 
 @dataclass(frozen=True, slots=True)
+class WeighedToken:
+    """A token of one text. weight: its token's in the sparse output, 0 where that has none of it (or the
+    signal is absent)."""
+
+    token: str
+    span: Span
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class NearToken:
+    """A passage token that is like a query token. cosine: of their vectors."""
+
+    token: str
+    span: Span
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
 class TokenMatch:
     """A query token and the passage token most like it. cosine: of their vectors; the mean over the query's
-    tokens is the multi-vector score."""
+    tokens is the multi-vector score. runners_up: the passage tokens next like it, as many as were asked for,
+    by falling cosine."""
 
     query_token: str
     query_span: Span
     passage_token: str
     passage_span: Span
     cosine: float
+    runners_up: tuple[NearToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +96,24 @@ class Explanation:
 
 
 def explain(
-    encoder: Spanner, query_text: str, query: Embedding, passage_text: str, passage: Embedding
+    encoder: Spanner,
+    query_text: str,
+    query: Embedding,
+    passage_text: str,
+    passage: Embedding,
+    *,
+    runners_up: int = 0,
 ) -> Explanation:
     """The sparse and the multi-vector score of one pair, token by token.
 
-    query_text, passage_text: exactly what was encoded. Errors: TrichromeError where a text doesn't have as
-    many tokens as its vectors, so it is not the text that was encoded.
+    query_text, passage_text: exactly what was encoded. runners_up: passage tokens given for each query token
+    besides the best. Errors: TrichromeError where a text doesn't have as many tokens as its vectors, so it
+    is not the text that was encoded.
     """
     q_tokens = _tokens(encoder, query_text, "query", query)
     p_tokens = _tokens(encoder, passage_text, "passage", passage)
     shared = _shared(encoder, q_tokens, query, p_tokens, passage)
-    matches = _matches(encoder, q_tokens, query, p_tokens, passage)
+    matches = _matches(encoder, q_tokens, query, p_tokens, passage, runners_up)
     return Explanation(
         shared=tuple(shared or ()),
         matches=tuple(matches or ()),
@@ -93,6 +121,23 @@ def explain(
         multivector=None
         if matches is None
         else float(np.mean([match.cosine for match in matches]) if matches else 0.0),
+    )
+
+
+def weigh(encoder: Spanner, text: str, kind: str, embedding: Embedding) -> tuple[WeighedToken, ...]:
+    """A text's tokens in order, with their sparse weights; those without characters (the end of the text)
+    are left out.
+
+    kind: "query" or "passage". Errors: as `explain`.
+    """
+    tokens = _tokens(encoder, text, kind, embedding)
+    weights: dict[int, float] = {}
+    if embedding.token_ids is not None and embedding.token_weights is not None:
+        weights = dict(zip(embedding.token_ids.tolist(), embedding.token_weights.tolist(), strict=True))
+    return tuple(
+        WeighedToken(encoder.token(id), span, weights.get(id, 0.0))
+        for id, span in zip(tokens.ids, tokens.spans, strict=True)
+        if span[1] > span[0]
     )
 
 
@@ -148,7 +193,12 @@ def _spans_of(token_id: int, tokens: _Tokens) -> tuple[Span, ...]:
 
 
 def _matches(
-    encoder: Spanner, q_tokens: _Tokens, query: Embedding, p_tokens: _Tokens, passage: Embedding
+    encoder: Spanner,
+    q_tokens: _Tokens,
+    query: Embedding,
+    p_tokens: _Tokens,
+    passage: Embedding,
+    runners_up: int,
 ) -> list[TokenMatch] | None:
     if query.multivector is None or passage.multivector is None:
         return None
@@ -157,17 +207,18 @@ def _matches(
     products = (
         np.asarray(query.multivector, np.float32) @ np.asarray(passage.multivector, np.float32).T
     )  # [Tq, Tp]
-    nearest = products.argmax(axis=1)  # [Tq]
-    return [
-        TokenMatch(
-            query_token=encoder.token(q_tokens.ids[i]),
-            query_span=q_tokens.spans[i],
-            passage_token=encoder.token(p_tokens.ids[j]),
-            passage_span=p_tokens.spans[j],
-            cosine=float(products[i, j]),
-        )
-        for i, j in enumerate(nearest.tolist())
-    ]
+    nearest = np.argsort(-products, axis=1, kind="stable")[:, : 1 + runners_up]  # [Tq, 1 + runners_up]
+
+    def near(i: int, j: int) -> NearToken:
+        return NearToken(encoder.token(p_tokens.ids[j]), p_tokens.spans[j], float(products[i, j]))
+
+    matches = []
+    for i, (first, *others) in enumerate(nearest.tolist()):
+        best = near(i, first)
+        rest = tuple(near(i, j) for j in others)
+        token = encoder.token(q_tokens.ids[i])
+        matches.append(TokenMatch(token, q_tokens.spans[i], best.token, best.span, best.cosine, rest))
+    return matches
 
 
 def _trimmed(text: str, start: int, end: int) -> Span:

@@ -15,7 +15,7 @@ from trichrome.index import check_model, document_of
 from trichrome.index.build import HASH_FIELD
 from trichrome.index.store import Filter, Store
 from trichrome.records import Payload
-from trichrome.search.explain import Explanation, Spanner, explain
+from trichrome.search.explain import Explanation, Spanner, WeighedToken, explain, weigh
 from trichrome.search.fuse import Fusion
 from trichrome.search.modes import Candidates, Mode, Preset, mode_named
 from trichrome.search.retrieve import (
@@ -134,10 +134,13 @@ class Searcher:
             for score, dense, sparse, multivector, (id, payload) in found
         ]
 
-    def explain(self, text: str, hit: Hit, query: Embedding | None = None) -> Explanation:
+    def explain(
+        self, text: str, hit: Hit, query: Embedding | None = None, *, runners_up: int = 0
+    ) -> Explanation:
         """Why a hit was found for a text; its payload must hold the text that was indexed.
 
         query: what `encode` made of the text, where it is at hand; else it is encoded for this hit.
+        runners_up: passage tokens given for each query token besides the one most like it.
         Errors: TrichromeError where the document is no longer stored, or its text isn't the indexed one.
         """
         rows = self.store.rows_of([hit.id])
@@ -145,7 +148,11 @@ class Searcher:
             raise TrichromeError(f"document {hit.id!r} is not in this store (any more)")
         passage = self.store.embeddings(rows)[0]
         encoded = self.encode(text) if query is None else query
-        return explain(self.encoder, text, encoded, hit.content, passage)
+        return explain(self.encoder, text, encoded, hit.content, passage, runners_up=runners_up)
+
+    def weigh(self, text: str, query: Embedding) -> tuple[WeighedToken, ...]:
+        """A query's tokens and what each weighs in its sparse output. query: what `encode` made of it."""
+        return weigh(self.encoder, text, "query", query)
 
     def _mode(
         self,

@@ -92,7 +92,8 @@ class DeletedAnswer(Answer):
 class SearchRequest(Request):
     """filter: metadata (or lang, title …) to a value, a list of values, or a range {"gte": 2020}; all must
     hold. depth: candidates of each first-stage list. preset: the paper's weights for passages or for long
-    documents. explain: which tokens made the scores, for at most 100 hits."""
+    documents. explain: which tokens made the scores, for at most 100 hits. runners_up: what an explanation
+    tells of each query token besides the passage token most like it."""
 
     query: str = Field(pattern=r"\S")
     mode: ModeName = "all"
@@ -104,6 +105,7 @@ class SearchRequest(Request):
     preset: Literal["m3", "long"] = "m3"
     candidates: Literal["dense", "sparse", "union"] | None = None
     explain: bool = False
+    runners_up: int = Field(0, ge=0, le=16)
     truncate: bool = Field(False, description="Cut a query that is too long; else it is refused.")
 
 
@@ -120,12 +122,25 @@ class SharedToken(Answer):
     passage_spans: list[Span]
 
 
+class NearToken(Answer):
+    token: str
+    span: Span
+    cosine: float
+
+
 class TokenMatch(Answer):
     query_token: str
     query_span: Span
     passage_token: str
     passage_span: Span
     cosine: float
+    runners_up: list[NearToken]
+
+
+class WeighedToken(Answer):
+    token: str
+    span: Span
+    weight: float
 
 
 class Explanation(Answer):
@@ -150,13 +165,15 @@ class Hit(Passage):
 
 
 class SearchAnswer(Answer):
-    """tokens: of the query; truncated: whether it was cut."""
+    """tokens: of the query; truncated: whether it was cut. query: its tokens and their sparse weights, where
+    an explanation is asked for. Spans are [start, end) characters."""
 
     index: str
     mode: str
     hits: list[Hit]
     tokens: int
     truncated: bool
+    query: list[WeighedToken] | None = None
 
 
 class IndexAnswer(Answer):
@@ -169,6 +186,23 @@ class IndexAnswer(Answer):
     signals: list[str]
     dense_dim: int | None
     multivector_dim: int | None
+
+
+class ValueCount(Answer):
+    """count: of passages."""
+
+    value: str
+    count: int
+
+
+class ValuesAnswer(Answer):
+    """The values of one field, the most frequent first. read: passages looked at; complete: whether these
+    are all that the index has."""
+
+    field: str
+    values: list[ValueCount]
+    read: int
+    complete: bool
 
 
 class IndexesAnswer(Answer):

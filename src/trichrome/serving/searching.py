@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from trichrome.embeddings import Embedding
 from trichrome.records import Document
@@ -24,8 +24,10 @@ from trichrome.serving.index_schemas import (
     IndexesAnswer,
     SearchAnswer,
     SearchRequest,
+    ValuesAnswer,
 )
 from trichrome.serving.indexes import Indexes, ServedIndex
+from trichrome.serving.values import count_values
 
 _EXPLAINED = 100
 
@@ -75,7 +77,7 @@ def index_routes(indexes: Indexes, batcher: Batcher) -> APIRouter:
         )
         query = made.texts[0]
 
-        def find() -> list[dict[str, Any]]:
+        def find() -> dict[str, Any]:
             hits = index.searcher.search(
                 query,
                 body.mode,
@@ -87,18 +89,22 @@ def index_routes(indexes: Indexes, batcher: Batcher) -> APIRouter:
                 preset=body.preset,
                 candidates=body.candidates,
             )
-            return [_hit(index, body, query, hit) for hit in hits]
+            found: dict[str, Any] = {"hits": [_hit(index, body, query, hit) for hit in hits]}
+            if body.explain:
+                found["query"] = [asdict(token) for token in index.searcher.weigh(body.query, query)]
+            return found
 
         found = await indexes.read(index, find)
-        return await answer(
-            lambda: {
-                "index": name,
-                "mode": body.mode,
-                "hits": found,
-                "tokens": made.tokens,
-                "truncated": bool(made.truncated),
-            }
-        )
+        about = {"index": name, "mode": body.mode, "tokens": made.tokens, "truncated": bool(made.truncated)}
+        return await answer(lambda: {**about, **found})
+
+    @router.get("/indexes/{name}/values", response_model=ValuesAnswer, responses=documented(404))
+    async def values(name: Name, field: Annotated[str, Query(min_length=1, max_length=512)]) -> Response:
+        """The values of a field (lang, or one of the metadata) and how many passages have each: what a
+        filter can be set to. Text only; a large index is looked at in part."""
+        index = indexes.get(name)
+        found = await indexes.read(index, lambda: count_values(index.store, field))
+        return await answer(lambda: {"field": field, **found})
 
     @router.post("/indexes/{name}/documents", response_model=DocumentsAnswer, responses=documented(404, 413))
     async def add(name: Name, body: DocumentsRequest) -> Response:
@@ -168,6 +174,7 @@ def _hit(index: ServedIndex, body: SearchRequest, query: Embedding, hit: Hit) ->
         "multivector": hit.multivector,
     }
     if body.explain:
-        reasons = asdict(index.searcher.explain(body.query, hit, query))
+        why = index.searcher.explain(body.query, hit, query, runners_up=body.runners_up)
+        reasons = asdict(why)
         found["explanation"] = {"content": hit.content, **reasons}
     return found
