@@ -13,8 +13,8 @@ from trichrome.storage import write_json
 RESULTS = Path(__file__).parent / "results"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-_PACKAGES = ("trichrome", "torch", "transformers", "numpy", "numba", "qdrant-edge-py", "FlagEmbedding",
-             "sentence-transformers", "bm25s")  # fmt: skip
+_PACKAGES = ("trichrome", "torch", "onnxruntime", "transformers", "numpy", "numba", "qdrant-edge-py",
+             "FlagEmbedding", "sentence-transformers", "bm25s")  # fmt: skip
 
 
 def machine() -> dict[str, Any]:

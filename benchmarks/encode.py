@@ -6,8 +6,9 @@ The same weights (`small`, saved in the layout that all three open), the same te
 number of threads. Every contender runs in its own process, one after another, for several rounds (the
 others' slow default settings once, at the end); ratios are taken within rounds, their median is given.
 trichrome and FlagEmbedding make all three outputs, sentence-transformers its dense one. The floor is the
-arithmetic: the network's operations at the rate of a large matrix product. Needs the extra `parity`. The
-last line is JSON; benchmarks/results/encode.json holds every measurement.
+arithmetic: the network's operations at the rate of a large matrix product. Texts of one length, 128 tokens,
+show what onnxruntime and int8 gain over torch in float32. Needs the extras `parity` and `onnx`. The last line
+is JSON; benchmarks/results/encode.json holds every measurement.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -27,11 +29,17 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.common import SHARED_DATA, machine, write_results
+from trichrome.encoder import TruncationWarning
 
 SOURCES = ("xquad-pool", "cranfield", "jaquad-dev", "afriqa-dev", "cosqa-dev", "cmrc-dev", "man-long")
 BATCHES = (4, 8, 16, 32, 64, 128, 256)
 MAX_TOKENS = 512
+#: The length at which precisions are compared.
+LENGTH = 128
+#: trichrome in all its ways; what follows "onnx" is the end of an exported folder's name.
+OURS = ("trichrome", "trichrome-bf16", "trichrome-onnx", "trichrome-onnx-int8")
 MATRIX = 4096
+NO_PROMPTS = {"query": "", "passage": ""}
 
 
 def mixed_texts(count: int, seed: int = 0) -> list[str]:
@@ -59,18 +67,23 @@ def mixed_texts(count: int, seed: int = 0) -> list[str]:
 # contenders: each runs in a process of its own, and times only the encoding
 
 
-def contend(name: str, folder: str, texts: list[str], batch: int) -> dict[str, Any]:
+def contend(name: str, folder: str, texts: list[str], batch: int, max_tokens: int) -> dict[str, Any]:
     """Encode all texts once after a short warm-up; seconds and peak memory of this process."""
     import torch
 
     torch.set_num_threads(2)
-    warm = texts[:8]
+    warm = sorted(texts, key=len)[:: max(1, len(texts) // 8)]
     if name.startswith("trichrome"):
         import trichrome
 
-        dtype = "bfloat16" if name.endswith("bf16") else "float32"
-        no_prompts = {"query": "", "passage": ""}
-        encoder = trichrome.load(folder, device="cpu", dtype=dtype, prompts=no_prompts, max_tokens=MAX_TOKENS)
+        if "onnx" in name:
+            encoder = trichrome.load(folder + name.removeprefix("trichrome"), max_tokens=max_tokens)
+        else:
+            dtype = "bfloat16" if name.endswith("bf16") else "float32"
+            encoder = trichrome.load(
+                folder, device="cpu", dtype=dtype, prompts=NO_PROMPTS, max_tokens=max_tokens
+            )
+        warnings.simplefilter("ignore", TruncationWarning)
 
         def run(some: list[str]) -> object:
             return encoder.encode(some)
@@ -146,13 +159,14 @@ def main(
     folder: Annotated[str, typer.Option(hidden=True)] = "",
     file: Annotated[str, typer.Option(hidden=True)] = "",
     batch: Annotated[int, typer.Option(hidden=True)] = 0,
+    max_tokens: Annotated[int, typer.Option(hidden=True)] = MAX_TOKENS,
 ) -> None:
     """Compare encoders on a CPU."""
     if contender.startswith("matrix"):
         print(json.dumps(matrix_rate(contender.removeprefix("matrix-"))))
         return
     if contender:
-        print(json.dumps(contend(contender, folder, json.loads(Path(file).read_text()), batch)))
+        print(json.dumps(contend(contender, folder, json.loads(Path(file).read_text()), batch, max_tokens)))
         return
     if quick:
         texts, rounds = 96, 1
@@ -160,26 +174,33 @@ def main(
         results = compare(Path(temporary), mixed_texts(texts), rounds)
     path = write_results("encode" if not quick else "encode.quick", results)
     print(f"wrote {path}")
-    print(json.dumps(results["ratios"]))
+    gains = {f"ratio_{name}_at_{LENGTH}": gain for name, gain in results["one_length"]["gains"].items()}
+    print(json.dumps(results["ratios"] | gains))
 
 
 def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
     """Search the others' best batch sizes, then run the rounds."""
     import trichrome
     from trichrome.encoder import save
+    from trichrome.encoder.export import export_onnx
 
     encoder = trichrome.load("small", device="cpu", max_tokens=MAX_TOKENS)
     tokens = [min(MAX_TOKENS, len(ids) + 2) for ids in encoder.token_ids(texts)]
     save(encoder, work / "model", "flagembedding")
+    encoder = trichrome.load("small", device="cpu", prompts=NO_PROMPTS, max_tokens=MAX_TOKENS)
+    export_onnx(encoder, work / "model-onnx")
+    export_onnx(encoder, work / "model-onnx-int8", "int8")
     del encoder
-    everything, some = work / "texts.json", work / "some.json"
+    everything, some, long = work / "texts.json", work / "some.json", work / "long.json"
     everything.write_text(json.dumps(texts))
     some.write_text(json.dumps(texts[: max(32, len(texts) // 10)]))
+    long_texts = [text for text, n in zip(texts, tokens, strict=True) if n >= LENGTH]
+    long.write_text(json.dumps(long_texts))
 
-    def run(name: str, file: Path, batch: int = 0) -> dict[str, Any]:
-        made = child(
-            "--contender", name, "--folder", str(work / "model"), "--file", str(file), "--batch", str(batch)
-        )
+    def run(name: str, file: Path, batch: int = 0, max_tokens: int = MAX_TOKENS) -> dict[str, Any]:
+        settings = {"contender": name, "folder": work / "model", "file": file, "batch": batch}
+        arguments = [f"--{key}={value}" for key, value in settings.items()]
+        made = child(*arguments, f"--max-tokens={max_tokens}")
         print(
             f"{name:24} batch {batch or 'default':>7}  {made['seconds']:8.2f} s  {made['peak_mib']:7.0f} MiB",
             flush=True,
@@ -196,8 +217,7 @@ def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
                 break  # slower twice in a row: larger batches only pad more
     best = {name: min(tried, key=tried.__getitem__) for name, tried in search.items()}
     contenders = [
-        ("trichrome", 0),
-        ("trichrome-bf16", 0),
+        *((name, 0) for name in OURS),
         ("flagembedding", best["flagembedding"]),
         ("sentence-transformers", best["sentence-transformers"]),
     ]
@@ -211,11 +231,15 @@ def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
         for name, batch in contenders + (at_default if r == rounds - 1 else []):
             made = run(name, everything, batch)
             row[f"{name}@{batch or 'default'}"] = made
-            if name.startswith("trichrome"):
+            if name in ("trichrome", "trichrome-bf16"):
                 kind = "bfloat16" if name.endswith("bf16") else "float32"
                 again = child("--contender", f"matrix-{kind}")["rate"]
                 made["fraction_of_matmul"] = work_done / made["seconds"] / max(rates[kind], again)
         rows.append(row)
+    print(f"{len(long_texts)} texts cut to {LENGTH} tokens")
+    long_rows = [
+        {name: run(name, long, max_tokens=LENGTH)["seconds"] for name in OURS} for _ in range(rounds)
+    ]
 
     def ratio(ours: str, theirs: str, figure: str = "seconds") -> float:
         pairs = [(r[f"{ours}@default"][figure], r[theirs][figure]) for r in rows if theirs in r]
@@ -249,6 +273,14 @@ def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
         "batch_search_seconds": search,
         "rounds": rows,
         "ratios": ratios,
+        "one_length": {
+            "tokens": LENGTH,
+            "texts": len(long_texts),
+            "rounds": long_rows,
+            "gains": {
+                name: round(median(row["trichrome"] / row[name] for row in long_rows), 3) for name in OURS[1:]
+            },
+        },
     }
 
 

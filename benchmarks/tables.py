@@ -1,9 +1,9 @@
-"""The README's tables, made from benchmarks/results/*.json.
+"""The tables of the README and the pages in docs/, made from benchmarks/results/*.json.
 
     python -m benchmarks.tables [--check]
 
 What stands between `<!-- results:NAME -->` and `<!-- /results -->` is replaced by the table of NAME. With
---check nothing is written; the exit code is 1 where the README doesn't say what the results say.
+--check nothing is written; the exit code is 1 where a page doesn't say what the results say.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from trichrome.evaluation import Suite, markdown
 from trichrome.search.modes import MODE_NAMES
 from trichrome.storage import atomic_write
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 Results: TypeAlias = "Mapping[str, Any]"
 
@@ -37,20 +38,25 @@ def main(
         bool, typer.Option("--check", help="Write nothing; exit with 1 if out of date.")
     ] = False,
 ) -> None:
-    """Bring the README's tables up to date."""
-    old = README.read_text("utf-8")
-    try:
-        new = fill(old, RESULTS)
-    except TrichromeError as error:
-        raise SystemExit(f"error: {error}") from None
-    if new == old:
-        print(f"{README.name} is up to date")
-    elif check:
-        raise SystemExit(f"error: {README.name} is out of date: run python -m benchmarks.tables")
-    else:
-        with atomic_write(README) as file:
-            file.write(new.encode())
-        print(f"wrote {README}")
+    """Bring all tables up to date."""
+    stale = []
+    for page in PAGES:
+        old = page.read_text("utf-8")
+        try:
+            new = fill(old, RESULTS)
+        except TrichromeError as error:
+            raise SystemExit(f"error: {page.name}: {error}") from None
+        if new == old:
+            continue
+        stale.append(page.name)
+        if not check:
+            with atomic_write(page) as file:
+                file.write(new.encode())
+            print(f"wrote {page}")
+    if check and stale:
+        raise SystemExit(f"error: out of date: {', '.join(stale)}; run python -m benchmarks.tables")
+    if not stale:
+        print("all tables are up to date")
 
 
 def fill(text: str, results: Path) -> str:
@@ -65,7 +71,7 @@ def fill(text: str, results: Path) -> str:
 def table(name: str, results: Path) -> str:
     """The Markdown of one benchmark's results; a line that says so where it was not run yet."""
     if name not in TABLES:
-        raise TrichromeError(f"README: no table is called {name!r}; there are {', '.join(TABLES)}")
+        raise TrichromeError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
     files, make = TABLES[name]
     paths = [results / f"{file}.json" for file in files]
     command = f"python -m benchmarks.{files[-1]}"
@@ -110,6 +116,12 @@ def encode(values: Results) -> str:
         )
     lines += ["", "| median over the rounds | |", "|---|--:|"]
     lines += [f"| {_meaning(name)} | {ratio:.2f} |" for name, ratio in values["ratios"].items()]
+    if one := values.get("one_length"):
+        lines += ["", f"| texts of {one['tokens']} tokens | texts/s | ÷ trichrome |", "|---|--:|--:|"]
+        for name in one["rounds"][0]:
+            seconds = median(row[name] for row in one["rounds"])
+            gain = median(row["trichrome"] / row[name] for row in one["rounds"])
+            lines.append(f"| {name} | {one['texts'] / seconds:.1f} | {gain:.2f} |")
     texts = "real texts" if values["real_texts"] else "made-up texts"
     lines += ["", f"{values['texts']:,} {texts}, {values['tokens']:,} tokens; {_machine(values)}"]
     return "\n".join(lines) + "\n"
@@ -211,6 +223,19 @@ def train(values: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def precision(values: Results) -> str:
+    """A row a task and mode: nDCG@10 in float32, and the points that the other precisions lose."""
+    others = list(values["points_lost"])
+    lines = ["| task | mode | float32 | " + " | ".join(f"{name} loses" for name in others) + " |"]
+    lines.append("|---|---|--:" + "|--:" * len(others) + "|")
+    for task, modes in values["ndcg10"]["float32"].items():
+        for mode, score in modes.items():
+            lost = (f"{values['points_lost'][name][task][mode]:.2f}" for name in others)
+            lines.append(f"| {task} | {mode} | {100 * score:.1f} | " + " | ".join(lost) + " |")
+    lines += ["", f"Points of nDCG@10; `{values['model']}`; {_machine(values)}"]
+    return "\n".join(lines) + "\n"
+
+
 TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "quality": (("quality",), quality),
     "training": (("quality-base", "quality-before", "quality"), training),
@@ -218,6 +243,7 @@ TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "search": (("search",), search),
     "crash": (("crash",), crash),
     "laws": (("laws",), laws),
+    "precision": (("precision",), precision),
     "train": (("train",), train),
 }
 

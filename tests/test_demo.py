@@ -69,7 +69,7 @@ def test_a_text_is_encoded_once_a_kind() -> None:
     encoder = tiny_encoder()
     once = EncodeOnce(encoder)
     passages, query = once.encode(TEXTS), once.encode(TEXTS[:1], "query")
-    del encoder.network  # from here on it cannot encode
+    del encoder.backend  # from here on it cannot encode
     again = once.encode(TEXTS[1:3])
     assert np.array_equal(again.dense, passages.dense[1:3])
     assert again.sparse_dicts() == passages.sparse_dicts()[1:3]

@@ -54,6 +54,24 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def _umask() -> int:
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A new folder to fill, which takes its name only when the block has ended.
+
+    TrichromeError where `path` is there already and not an empty folder. After an error nothing is left.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise TrichromeError(f"{path} exists already and is not an empty folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        folder = Path(temporary) / "new"
+        folder.mkdir()
+        yield folder
+        folder.replace(path)
+    sync_directory(path.parent)
+
+
     mask = os.umask(0)
     os.umask(mask)
     return mask

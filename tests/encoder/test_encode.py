@@ -192,7 +192,8 @@ class Dies(torch.nn.Module):
 
 
 def test_a_dead_worker_is_an_error() -> None:
-    encoder = tiny_encoder()
-    encoder.network = Network(Dies(encoder.network.backbone), encoder.network.heads)
+    whole = tiny_encoder()
+    network = Network(Dies(whole.network.backbone), whole.network.heads)
+    encoder = Encoder(network, whole.tokenizer.tokenizer, whole.config, "cpu")
     with pytest.raises(TrichromeError, match="an encoding worker died"):
         encoder.encode(TEXTS, devices=["cpu"])

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from trichrome.cli.console import Stopped, bar, note, out, print_json, stages
 from trichrome.cli.hits import print_hits
-from trichrome.cli.settings import JsonOption, PrecisionOption, open_model, precision, store_path
+from trichrome.cli.settings import JsonOption, PrecisionOption, open_model, store_path
 from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
@@ -76,16 +76,16 @@ def demo(
     read = read_catalogues(languages)
     note(f"Django's catalogues in {len(languages)} languages: {_summary(read)}")
     encoder = open_model("small", dtype)
-    note(f"model {encoder.name}, {precision(dtype)}: {', '.join(encoder.signals)} in one pass")
+    note(f"model {encoder.name}, {encoder.precision}: {', '.join(encoder.signals)} in one pass")
     once = EncodeOnce(encoder)
     with _store(name, encoder) as store:
         indexed = _index(store, once, read, quiet=as_json)
         if not as_json:
             _searches(store, once, name)
-    report = _evaluate(once, read, queries, precision(dtype), quiet=as_json)
+    report = _evaluate(once, read, queries, encoder.precision, quiet=as_json)
     seconds = time.perf_counter() - began
     if as_json:
-        print_json(_figures(read, indexed, report, precision(dtype), seconds))
+        print_json(_figures(read, indexed, report, encoder.precision, seconds))
         return
     _table(report, languages)
     out.print(f'{seconds:.0f} s in all. The index stays: trichrome search {name} "your own words"')

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trichrome.cli.console import Stopped, note, out, print_json, stages
-from trichrome.cli.settings import JsonOption, ModelOption, PrecisionOption, open_model, precision
+from trichrome.cli.settings import JsonOption, ModelOption, PrecisionOption, open_model
 from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def evaluate(
     tasks = [load_task(path, qrels=qrels, within_language=within_language) for path in paths]
     before = [] if earlier is None else [earlier_report(task.name, earlier) for task in tasks]
     encoder = open_model(model, dtype)
-    settings = {"dtype": precision(dtype)}
+    settings = {"dtype": encoder.precision}
     options = Options(preset=preset, modes=chosen, max_queries=max_queries, seed=seed, settings=settings)
     try:
         with stages() as tell:

@@ -83,7 +83,7 @@ def index(
     total = len(head) if len(head) < READ_FIRST else None
     settings: dict[str, JSON] = {
         "model": lasting_name(model),
-        "dtype": precision(wanted),
+        "dtype": encoder.precision,
         "passage_tokens": size,
         "overlap": shared,
     }

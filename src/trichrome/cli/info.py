@@ -126,14 +126,15 @@ def _megabytes(path: Path) -> float:
 
 
 def _model(name: str) -> dict[str, Any]:
-    encoder = open_model(name, "float32")
+    encoder = open_model(name, "auto")
     c = encoder.config
     return {
         "model": encoder.name,
         "fingerprint": encoder.fingerprint,
         "architecture": c.architecture,
         "layers": c.backbone.layers if c.backbone else None,
-        "parameters": sum(weight.numel() for weight in encoder.network.parameters()),
+        "precision": encoder.precision,
+        "parameters": encoder.backend.parameters,
         "max_tokens": c.max_tokens,
         "pooling": c.pooling,
         "dense": encoder.dense_dim,

@@ -13,6 +13,7 @@ from trichrome.cli.copy import copy
 from trichrome.cli.demo import demo
 from trichrome.cli.encode import encode
 from trichrome.cli.evaluate import evaluate
+from trichrome.cli.export import export
 from trichrome.cli.index import index
 from trichrome.cli.info import info
 from trichrome.cli.mine import mine
@@ -60,6 +61,7 @@ app.command("eval", no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(mine)
 app.command(no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(train)
+app.command(no_args_is_help=True)(export)
 app.command()(serve)
 app.command()(info)
 app.command()(demo)

@@ -75,7 +75,7 @@ def serve(
         queue_tokens=queue_tokens,
         buffered_bytes=max(16 * max_body, 1 << 28),
     )
-    budget = token_budget or (2048 if encoder.device.type == "cpu" else 65536)
+    budget = token_budget or encoder.backend.token_budget
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with ExitStack() as opened:
         stores = {name: opened.enter_context(open_store(place)) for name, place in places.items()}

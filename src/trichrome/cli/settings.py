@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trichrome.encoder import Encoder
     from trichrome.index import Place
 
-Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "int8"]
 
 #: Options that several commands share.
 ModelOption = Annotated[
@@ -23,7 +23,11 @@ ModelOption = Annotated[
 ]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option("--dtype", help="Of the network; auto is bfloat16 where the processor computes in it."),
+    typer.Option(
+        "--dtype",
+        help="Of the network; auto is bfloat16 where the processor computes in it, or what a model was "
+        "exported in; int8 runs on onnxruntime.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 
@@ -90,7 +94,7 @@ def computes_in_bfloat16() -> bool:
 
 
 def precision(wanted: str) -> str:
-    """float32 or bfloat16 for an option's value."""
+    """What an option's value means for a model that was not exported."""
     if wanted == "auto":
         return "bfloat16" if computes_in_bfloat16() else "float32"
     return wanted
@@ -98,11 +102,13 @@ def precision(wanted: str) -> str:
 
 def open_model(model: str, dtype: str) -> Encoder:
     """The encoder that --model and --dtype name; opened once in a process."""
-    return _open(model, precision(dtype))
+    from trichrome.encoder.checkpoints import is_exported
+
+    return _open(model, None if dtype == "auto" and is_exported(model) else precision(dtype))
 
 
 @cache
-def _open(model: str, dtype: str) -> Encoder:
+def _open(model: str, dtype: str | None) -> Encoder:
     import trichrome
 
     return trichrome.load(model, dtype=dtype)

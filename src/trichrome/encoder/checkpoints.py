@@ -1,16 +1,17 @@
 """Encoders on disk.
 
-Three layouts are read:
+Four layouts are read:
     trichrome       trichrome.json (settings), model.safetensors, tokenizer.json
     flagembedding   a Hugging Face folder with sparse_linear.pt and colbert_linear.pt, as BAAI/bge-m3 has
     huggingface     any other encoder folder; its heads are made new, and only if the caller says so
-Two are written: trichrome, and flagembedding with the files that sentence-transformers wants beside it.
+    onnx            what `trichrome export` wrote (see `onnx_backend`)
+`save` writes the first two, the second with the files that sentence-transformers wants beside it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,21 @@ from torch import Tensor, nn
 from trichrome.encoder import hf_names, small
 from trichrome.encoder.config import BackboneConfig, EncoderConfig
 from trichrome.encoder.encoder import Encoder
+from trichrome.encoder.flagembedding import (
+    MULTIVECTOR_HEAD,
+    SPARSE_HEAD,
+    VOCABULARY,
+    WEIGHTS,
+    save_flagembedding,
+)
 from trichrome.encoder.heads import Heads, Network
 from trichrome.encoder.model import Backbone
+from trichrome.encoder.onnx_backend import DATA, DESCRIPTION, GRAPH, OnnxBackend
 from trichrome.encoder.transformers_backbone import TransformersBackbone
 from trichrome.errors import TrichromeError
-from trichrome.storage import sync_directory, write_json
+from trichrome.storage import atomic_folder, write_json
 
-SETTINGS, WEIGHTS, VOCABULARY = "trichrome.json", "model.safetensors", "tokenizer.json"
-SPARSE_HEAD, MULTIVECTOR_HEAD = "sparse_linear.pt", "colbert_linear.pt"
+SETTINGS = "trichrome.json"
 FORMAT = 1
 
 #: What a hub download is limited to.
@@ -56,6 +64,7 @@ def load(
     max_tokens: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    backend: str | None = None,
 ) -> Encoder:
     """Open an encoder: "small" (built in), a folder, or a hub id such as "BAAI/bge-m3".
 
@@ -63,7 +72,24 @@ def load(
 
     new_heads: for a folder without heads; without it such a folder is an error. pooling, prompts
     ({"query": …, "passage": …}) and max_tokens override what the folder says.
+    backend: torch, or onnx: onnxruntime on the CPU, in dtype float32 or int8 (which torch has not). By
+    default onnx for a folder of `trichrome export` and for int8, torch else. For onnx other models are
+    exported first, once, to trichrome's cache.
     """
+    if backend not in (None, "torch", "onnx"):
+        raise TrichromeError(f"unknown backend {backend!r}; there are torch, onnx")
+    changes = {"pooling": pooling, "prompts": prompts, "max_tokens": max_tokens}
+    exported = is_exported(model)
+    if exported and (backend == "torch" or new_heads is not None):
+        raise TrichromeError(f"{model}: an exported graph; load the model that it was made from instead")
+    if exported:
+        return _load_exported(Path(model).expanduser(), changes, device, dtype)
+    if backend == "onnx" or (dtype == "int8" and backend is None):
+        from trichrome.encoder.export import cached_export
+
+        source = load(model, new_heads=new_heads, pooling=pooling, prompts=prompts, max_tokens=max_tokens,
+                      device="cpu")  # fmt: skip
+        return _load_exported(cached_export(source, dtype or "float32"), {}, device, dtype)
     if str(model) == small.NAME:
         network, tokenizer, config = small.parts()
     elif str(model) == small.BASE:
@@ -79,28 +105,23 @@ def load(
             network, tokenizer, config = _load_trichrome(folder)
         else:
             network, tokenizer, config = _load_hugging_face(folder, str(model), new_heads, pooling)
-    changes = {"pooling": pooling, "prompts": prompts, "max_tokens": max_tokens}
-    if given := {k: v for k, v in changes.items() if v is not None}:
-        config = EncoderConfig.from_json({**config.to_json(), **given})
-        network.heads.pooling = config.pooling
+    config = _changed(config, changes)
+    network.heads.pooling = config.pooling
     return Encoder(network, tokenizer, config, device).to(dtype=dtype)
+
+
+def is_exported(model: str | Path) -> bool:
+    """Whether this is a folder that `trichrome export` wrote."""
+    return (Path(model).expanduser() / DESCRIPTION).is_file()
 
 
 def save(encoder: Encoder, path: str | Path, layout: str = "trichrome") -> None:
     """Write a folder in the layout "trichrome" or "flagembedding"; it appears whole or not at all."""
-    writers = {"trichrome": _save_trichrome, "flagembedding": _save_flagembedding}
+    writers = {"trichrome": _save_trichrome, "flagembedding": save_flagembedding}
     if layout not in writers:
         raise TrichromeError(f"unknown layout {layout!r}; there are {', '.join(writers)}")
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise TrichromeError(f"{path} exists already and is not an empty folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        folder = Path(temporary) / "model"
-        folder.mkdir()
+    with atomic_folder(path) as folder:
         writers[layout](encoder, folder)
-        folder.replace(path)
-    sync_directory(path.parent)
 
 
 # reading
@@ -122,13 +143,7 @@ def _folder(model: str) -> Path:
 
 
 def _load_trichrome(folder: Path) -> tuple[Network, Tokenizer, EncoderConfig]:
-    settings = _read_json(folder / SETTINGS)
-    if settings.pop("format", None) != FORMAT:
-        raise TrichromeError(f"{folder / SETTINGS}: another format version; this trichrome reads {FORMAT}")
-    config = EncoderConfig.from_json(settings)
-    for name in (WEIGHTS, VOCABULARY):
-        if not (folder / name).exists():
-            raise TrichromeError(f"{folder / name} is missing")
+    config = _settings(folder, WEIGHTS, VOCABULARY)
     if config.backbone is not None:
         backbone: nn.Module = _empty_backbone(config.backbone)
         hidden = config.backbone.hidden
@@ -142,6 +157,38 @@ def _load_trichrome(folder: Path) -> tuple[Network, Tokenizer, EncoderConfig]:
     network = Network(backbone, Heads(config, hidden))
     _assign(network, load_file(folder / WEIGHTS), folder / WEIGHTS)
     return network, Tokenizer.from_file(str(folder / VOCABULARY)), config
+
+
+def _settings(folder: Path, *needed: str) -> EncoderConfig:
+    """What trichrome.json says; files that are needed beside it must be there."""
+    settings = _read_json(folder / SETTINGS)
+    if settings.pop("format", None) != FORMAT:
+        raise TrichromeError(f"{folder / SETTINGS}: another format version; this trichrome reads {FORMAT}")
+    for name in needed:
+        if not (folder / name).exists():
+            raise TrichromeError(f"{folder / name} is missing")
+    return EncoderConfig.from_json(settings)
+
+
+def _changed(config: EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
+    """The config with those of the changes that are not None."""
+    given = {k: v for k, v in changes.items() if v is not None}
+    return EncoderConfig.from_json({**config.to_json(), **given}) if given else config
+
+
+def _load_exported(
+    folder: Path, changes: Mapping[str, Any], device: str | None, dtype: str | None
+) -> Encoder:
+    """An encoder on a graph. With changes its fingerprint is not the one that torch has with the same."""
+    config = _settings(folder, GRAPH, DATA, VOCABULARY)
+    wanted = _changed(config, changes)
+    backend = OnnxBackend(folder, wanted)
+    fingerprint = backend.exported.fingerprint
+    if wanted != config:
+        described = json.dumps([fingerprint, wanted.to_json()], sort_keys=True)
+        fingerprint = hashlib.sha256(described.encode()).hexdigest()
+    tokenizer = Tokenizer.from_file(str(folder / VOCABULARY))
+    return Encoder(backend, tokenizer, wanted, device or "cpu", fingerprint).to(dtype=dtype)
 
 
 def _load_hugging_face(
@@ -300,66 +347,3 @@ def _save_trichrome(encoder: Encoder, folder: Path) -> None:
     if isinstance(encoder.network.backbone, TransformersBackbone):
         encoder.network.backbone.model.config.save_pretrained(folder)
     write_json(folder / SETTINGS, {"format": FORMAT, **encoder.config.to_json()})
-
-
-def _save_flagembedding(encoder: Encoder, folder: Path) -> None:
-    c = encoder.config
-    heads = encoder.network.heads
-    if heads.sparse is None or heads.multivector is None:
-        raise TrichromeError("the FlagEmbedding layout needs both a sparse and a multi-vector head")
-    if c.pooling == "mcls":
-        raise TrichromeError("the FlagEmbedding layout has no MCLS pooling; save with pooling cls or mean")
-    backbone = encoder.network.backbone
-    if isinstance(backbone, TransformersBackbone):
-        backbone.model.save_pretrained(folder)
-    else:
-        assert c.backbone is not None  # EncoderConfig of our own network always has it
-        state = {k: v.detach().cpu() for k, v in backbone.state_dict().items()}
-        weights = {k: v.contiguous() for k, v in hf_names.to_hf(state, c.backbone.layers).items()}
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-        write_json(folder / "config.json", hf_names.hf_config(c.backbone, c.pad_id, c.cls_id, c.eos_id))
-    torch.save({k: v.detach().cpu() for k, v in heads.sparse.state_dict().items()}, folder / SPARSE_HEAD)
-    torch.save(
-        {k: v.detach().cpu() for k, v in heads.multivector.state_dict().items()}, folder / MULTIVECTOR_HEAD
-    )
-    _save_tokenizer(encoder, folder)
-    _save_sentence_transformers(encoder, folder)
-
-
-def _save_tokenizer(encoder: Encoder, folder: Path) -> None:
-    """tokenizer.json and what transformers wants to know beside it."""
-    c, tokenizer = encoder.config, encoder.tokenizer.tokenizer
-    tokenizer.save(str(folder / VOCABULARY))
-    special = {"cls_token": c.cls_id, "bos_token": c.cls_id, "sep_token": c.eos_id, "eos_token": c.eos_id,
-               "pad_token": c.pad_id}  # fmt: skip
-    names = {k: encoder.token(v) for k, v in special.items()}
-    others = [i for i in c.unscored_ids if i not in (c.cls_id, c.eos_id, c.pad_id)]
-    if others:
-        names["unk_token"] = encoder.token(others[0])
-    for mask in ("<mask>", "[MASK]"):
-        if tokenizer.token_to_id(mask) is not None:
-            names["mask_token"] = mask
-    limits = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": c.max_tokens}
-    write_json(folder / "tokenizer_config.json", {**limits, **names})
-    write_json(folder / "special_tokens_map.json", names)
-
-
-def _save_sentence_transformers(encoder: Encoder, folder: Path) -> None:
-    """The dense output as sentence-transformers computes it: transformer, pooling, normalise."""
-    c = encoder.config
-    package = "sentence_transformers.models."
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    write_json(
-        folder / "modules.json",
-        [{"idx": i, "name": str(i), "path": p, "type": package + t} for i, (p, t) in enumerate(modules)],
-    )
-    pooling = {
-        "word_embedding_dimension": encoder.dense_dim,
-        "pooling_mode_cls_token": c.pooling == "cls",
-        "pooling_mode_mean_tokens": c.pooling == "mean",
-    }
-    write_json(folder / "1_Pooling" / "config.json", pooling)
-    (folder / "2_Normalize").mkdir()
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": c.max_tokens, "do_lower_case": False})
-    prompts = {"prompts": {**c.prompts, "document": c.prompts["passage"]}, "similarity_fn_name": "cosine"}
-    write_json(folder / "config_sentence_transformers.json", prompts)

@@ -35,8 +35,8 @@ def encode_corpus(
     """
     path = Path(path)
     parts = path.with_name(f"{path.name}.parts")
-    precision = str(next(encoder.network.backbone.parameters()).dtype)  # the fingerprint leaves it out
-    described = json.dumps([encoder.fingerprint, precision, kind, outputs, multivector_dtype])
+    # the fingerprint leaves the precision out
+    described = json.dumps([encoder.fingerprint, encoder.precision, kind, outputs, multivector_dtype])
     files: list[Path] = []
     total = 0
     for batch in _chunks(texts, chunk):

@@ -15,18 +15,14 @@ import torch
 from tokenizers import Tokenizer
 
 from trichrome.embeddings import SIGNALS, Embeddings
+from trichrome.encoder.backend import Backend, TorchBackend
 from trichrome.encoder.batching import token_budget_batches
 from trichrome.encoder.columns import BatchColumns, ColumnWriter
 from trichrome.encoder.config import EncoderConfig
-from trichrome.encoder.cpu import Packing
-from trichrome.encoder.forward import run_batch
-from trichrome.encoder.heads import Heads, Network
+from trichrome.encoder.heads import Network
 from trichrome.encoder.tokenizer import TextTokenizer, Tokens, TokenSpans
 from trichrome.encoder.workers import WorkerPool
 from trichrome.errors import TrichromeError
-
-#: Padded tokens a forward pass; the best found on 2 CPU cores. GPUs take more.
-CPU_TOKENS, GPU_TOKENS = 2048, 65536
 
 #: A text that two different tokenizers hardly cut alike: scripts, case, accents, widths, digits, spaces.
 _PROBE = (
@@ -60,24 +56,31 @@ class Progress:
 class Encoder:
     """A network, its tokenizer and its settings.
 
-    Made by `trichrome.load`. fingerprint: a hash of settings, tokenizer and weights as loaded; stores keep
-    it, so that no query of another model is answered.
+    Made by `trichrome.load`. backend: what runs the network. fingerprint: a hash of settings, tokenizer and
+    weights as loaded; stores keep it, so that no query of another model is answered. Precision is no part of
+    it, nor is the backend: they round differently, but it is one model.
     """
 
     def __init__(
         self,
-        network: Network,
+        network: Network | Backend,
         tokenizer: Tokenizer,
         config: EncoderConfig,
         device: str | None = None,
         fingerprint: str | None = None,
     ) -> None:
-        self.network = network.eval()
-        self._packing = Packing()
+        """A torch network goes to `device`, by default a GPU where there is one; a backend stays where it is
+        unless told, and needs its fingerprint given."""
+        self.backend: Backend
+        if isinstance(network, Network):
+            self.backend = TorchBackend(network, config.pad_id)
+            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        else:
+            self.backend = network
         self.config = config
         self.tokenizer = TextTokenizer(tokenizer, config)
-        self.fingerprint = fingerprint or _fingerprint(network, tokenizer, config)
-        self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.fingerprint = fingerprint or _fingerprint(self.network, tokenizer, config)
+        self.to(device)
 
     @property
     def name(self) -> str:
@@ -93,33 +96,39 @@ class Encoder:
     @property
     def dense_dim(self) -> int:
         """Width of the dense output."""
-        width: int = self.network.backbone.config.hidden  # type: ignore[union-attr, assignment]
-        return width
+        return self.backend.dense_dim
+
+    @property
+    def network(self) -> Network:
+        """The torch network, for training. TrichromeError where an exported graph runs in its place."""
+        return self.backend.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.backend.device
+
+    @property
+    def precision(self) -> str:
+        """float32, bfloat16, float16 or int8."""
+        return self.backend.precision
 
     def to(self, device: str | None = None, dtype: str | torch.dtype | None = None) -> Encoder:
         """Move to a device and set the backbone's precision ("float32", "bfloat16", "float16"), in place.
 
         bfloat16 is about three times as fast on CPUs with AMX and on GPUs; heads stay in float32.
         """
-        if device is not None:
-            self.device = torch.device(device)
-            self.network.to(self.device)
-        if dtype is not None:
-            kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-            if kind not in (torch.float32, torch.bfloat16, torch.float16):
-                raise TrichromeError(f"unknown precision {dtype!r}; use float32, bfloat16 or float16")
-            self.network.backbone.to(kind)
+        precision = str(dtype).removeprefix("torch.") if dtype is not None else None
+        self.backend.to(device, precision)
         return self
 
     def with_pooling(self, pooling: str, mcls_every: int | None = None) -> Encoder:
         """The same weights with another pooling (`cls`, `mean`, `mcls`); it has its own fingerprint."""
         every = mcls_every or self.config.mcls_every
         config = replace(self.config, pooling=pooling, mcls_every=every)  # type: ignore[arg-type]
-        heads = Heads(config, self.dense_dim)
-        heads.sparse, heads.multivector = self.network.heads.sparse, self.network.heads.multivector
         fingerprint = hashlib.sha256(f"{self.fingerprint} {pooling} {every}".encode()).hexdigest()
-        network = Network(self.network.backbone, heads)
-        return Encoder(network, self.tokenizer.tokenizer, config, str(self.device), fingerprint)
+        backend = self.backend.with_pooling(config)
+        return Encoder(backend, self.tokenizer.tokenizer, config, fingerprint=fingerprint)
 
     # text
 
@@ -170,7 +179,7 @@ class Encoder:
             self.config.multivector_dim or 0,
             np.dtype(multivector_dtype),
         )
-        budget = token_budget or (CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
+        budget = token_budget or self.backend.token_budget
         batches = token_budget_batches([len(t.ids) for t in tokens], budget)
         start, done, read = time.perf_counter(), 0, 0
         for rows, made in self._forward_all(tokens, batches, tuple(outputs), devices):
@@ -187,8 +196,7 @@ class Encoder:
         widths = (self.dense_dim, self.config.multivector_dim or 0)
         columns = ColumnWriter([sum(t.scored) for t in tokens], outputs, *widths, np.dtype(np.float32))
         if tokens:
-            made = run_batch(self._packing.of(self.network), tokens, tuple(outputs), self.config.pad_id)
-            columns.put(range(len(tokens)), made)
+            columns.put(range(len(tokens)), self.backend.run(tokens, tuple(outputs)))
         return columns.finish()
 
     def _forward_all(
@@ -200,11 +208,10 @@ class Encoder:
     ) -> Iterator[tuple[list[int], BatchColumns]]:
         texts = ((rows, [tokens[i] for i in rows]) for rows in batches)
         if not devices:
-            network = self._packing.of(self.network)
             for rows, batch in texts:
-                yield rows, run_batch(network, batch, outputs, self.config.pad_id)
+                yield rows, self.backend.run(batch, outputs)
             return
-        with closing(WorkerPool(self.network, self.config.pad_id, devices)) as pool:
+        with closing(WorkerPool(self.backend, devices)) as pool:
             yield from pool.run(texts, outputs)
 
     def _outputs(self, outputs: Sequence[str] | None) -> tuple[str, ...]:

@@ -12,43 +12,41 @@ from typing import Any
 import torch
 import torch.multiprocessing  # teaches the process pool to hand tensors over in shared memory
 
+from trichrome.encoder.backend import Backend
 from trichrome.encoder.columns import BatchColumns
-from trichrome.encoder.cpu import Packing
-from trichrome.encoder.forward import run_batch
-from trichrome.encoder.heads import Network
 from trichrome.encoder.tokenizer import Tokens
 from trichrome.errors import TrichromeError
 
-_network: Network | None = None  # this worker's copy
+_backend: Backend | None = None  # this worker's copy
 
 
-def _start(network: Network, devices: Any, threads: int) -> None:
-    global _network
-    device = devices.get()
+def _start(backend: Backend, devices: Any, threads: int) -> None:
+    global _backend
     torch.set_num_threads(threads)
-    _network = Packing().of(network.to(device))
+    backend.to(devices.get())
+    _backend = backend
 
 
-def _forward(tokens: Sequence[Tokens], outputs: Sequence[str], pad_id: int) -> BatchColumns:
-    assert _network is not None  # _start ran before any batch
-    return run_batch(_network, tokens, outputs, pad_id)
+def _forward(tokens: Sequence[Tokens], outputs: Sequence[str]) -> BatchColumns:
+    assert _backend is not None  # _start ran before any batch
+    return _backend.run(tokens, outputs)
 
 
 class WorkerPool:
     """One process a device. Its death, or an error in it, reaches the caller as an exception."""
 
-    def __init__(self, network: Network, pad_id: int, devices: Sequence[str]) -> None:
+    def __init__(self, backend: Backend, devices: Sequence[str]) -> None:
         context = multiprocessing.get_context("spawn")
         names = context.SimpleQueue()
         for device in devices:
             names.put(device)
-        self.network, self.pad_id, self.devices = network, pad_id, list(devices)
-        self.home = next(network.parameters()).device
-        network.to("cpu")  # shared memory is of the CPU; each worker moves its copy to its device
+        self.backend, self.devices = backend, list(devices)
+        self.home = str(backend.device)
+        backend.to("cpu")  # shared memory is of the CPU; each worker moves its copy to its device
         cpus = sum(d.startswith("cpu") for d in devices)
         threads = max(1, torch.get_num_threads() // max(1, cpus))
         self.pool = ProcessPoolExecutor(
-            len(devices), mp_context=context, initializer=_start, initargs=(network, names, threads)
+            len(devices), mp_context=context, initializer=_start, initargs=(backend, names, threads)
         )
 
     def run(
@@ -60,7 +58,7 @@ class WorkerPool:
         try:
             while True:
                 for rows, tokens in islice(remaining, 2 * len(self.devices) - len(waiting)):
-                    waiting[self.pool.submit(_forward, tokens, outputs, self.pad_id)] = rows
+                    waiting[self.pool.submit(_forward, tokens, outputs)] = rows
                 if not waiting:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -74,4 +72,4 @@ class WorkerPool:
     def close(self) -> None:
         """Stop the workers."""
         self.pool.shutdown(cancel_futures=True)
-        self.network.to(self.home)
+        self.backend.to(self.home)

@@ -1,0 +1,127 @@
+"""Encoders exported to ONNX: one folder that onnxruntime runs behind the same `encode`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trichrome.encoder.checkpoints import FORMAT, SETTINGS, VOCABULARY, load
+from trichrome.encoder.encoder import Encoder, TruncationWarning
+from trichrome.encoder.onnx_backend import DATA, GRAPH, PRECISIONS, Exported
+from trichrome.encoder.onnx_graph import build_graph
+from trichrome.errors import TrichromeError
+from trichrome.extras import require
+from trichrome.storage import atomic_folder, default_cache, write_json
+
+#: Products that stay in float32 in an int8 graph, unless the caller says otherwise.
+LEAVE_OUT: tuple[str, ...] = ()
+
+#: Grows when graphs are built otherwise, so that none in the cache is taken for a new one.
+GRAPH_VERSION = 1
+
+#: The lowest cosine of dense vectors at which an export still counts as the same model.
+_SAME = 0.9
+
+#: Texts by which an export is compared with the model it was made from.
+_TEXTS = (
+    "The ferry leaves the harbour at nine, and the tickets are sold on board (2,50 €).",
+    "Der Vertrag wird in zwei Ausfertigungen unterzeichnet.",
+    "休暇の申請は二週間前までに人事部へ提出してください。",
+    "لا يمكن حذف الملف لأنه مفتوح في برنامج آخر.",
+    "x = [f(n) for n in range(10) if n % 2]",
+    "a",
+)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export made.
+
+    folder, precision; megabytes on disk. Against torch in float32 on a few texts: dense, the lowest cosine;
+    sparse, the largest difference of a weight; multivector, the lowest cosine of a token. None where the
+    encoder has no such output.
+    """
+
+    folder: str
+    precision: str
+    megabytes: float
+    dense: float
+    sparse: float | None
+    multivector: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def export_onnx(
+    encoder: Encoder,
+    path: str | Path,
+    precision: str = "float32",
+    *,
+    leave_out: Collection[str] = LEAVE_OUT,
+) -> ExportReport:
+    """Write an encoder as an ONNX folder, which appears whole or not at all; `trichrome.load` opens it.
+
+    precision: float32, or int8 (dynamic quantisation, a scale a column of the weights). leave_out: products
+    that stay in float32 all the same, see `onnx_graph.build_graph`. TrichromeError for networks other than
+    BERT, RoBERTa and XLM-R, and for an encoder whose outputs are not those of torch after the export.
+    """
+    if precision not in PRECISIONS:
+        raise TrichromeError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    network, config = encoder.network, encoder.config
+    model = build_graph(network, config, int8=precision == "int8", leave_out=leave_out)
+    onnx = require("onnx", "onnx")
+    with atomic_folder(path) as folder:
+        # weights beside the graph: a protobuf file cannot hold more than 2 GiB
+        onnx.save_model(
+            model, str(folder / GRAPH), save_as_external_data=True, location=DATA, size_threshold=1024
+        )
+        (folder / DATA).chmod((folder / GRAPH).stat().st_mode)  # it is written for its owner alone
+        encoder.tokenizer.tokenizer.save(str(folder / VOCABULARY))
+        write_json(folder / SETTINGS, {"format": FORMAT, **config.to_json()})
+        described = Exported(precision, encoder.fingerprint, encoder.dense_dim, encoder.backend.parameters)
+        described.write(folder)
+        report = _compare(encoder, folder, Path(path), precision)
+    return report
+
+
+def cached_export(encoder: Encoder, precision: str) -> Path:
+    """The folder of an encoder's export in trichrome's cache, made where it is not there yet."""
+    path = default_cache() / "onnx" / f"{encoder.fingerprint[:32]}-{precision}-{GRAPH_VERSION}"
+    if not (path / GRAPH).exists():
+        try:
+            export_onnx(encoder, path, precision)
+        except (TrichromeError, OSError):
+            if not (path / GRAPH).exists():  # else another process has made it meanwhile
+                raise
+    return path
+
+
+def _compare(encoder: Encoder, made: Path, path: Path, precision: str) -> ExportReport:
+    """Both on the same texts. TrichromeError where the exported one computes something else."""
+    texts = list(_TEXTS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # a tiny model may read less than these
+        theirs, ours = encoder.encode(texts), load(made).encode(texts)
+    assert theirs.dense is not None  # every encoder has it
+    assert ours.dense is not None
+    dense = float((theirs.dense * ours.dense).sum(1).min())
+    sparse = multivector = None
+    if theirs.sparse is not None:
+        pairs = zip(theirs.sparse_dicts(), ours.sparse_dicts(), strict=True)
+        differences = [abs(a.get(i, 0.0) - b.get(i, 0.0)) for a, b in pairs for i in {*a, *b}]
+        sparse = max(differences, default=0.0)
+    if theirs.multivector is not None and ours.multivector is not None:
+        cosines = (theirs.multivector.vectors * ours.multivector.vectors).sum(1)
+        multivector = float(cosines.min())
+    if dense < _SAME:
+        raise TrichromeError(
+            f"{encoder.name}: exported in {precision}, it gives other vectors (cosine {dense:.3f}); nothing "
+            "was written; leave more products in float32, or export in float32"
+        )
+    size = sum(file.stat().st_size for file in made.iterdir())
+    return ExportReport(str(path), precision, round(size / 1e6, 1), dense, sparse, multivector)
