@@ -3,8 +3,9 @@
 A document is a point, as `points` says. A batch is one upsert request, which a shard logs whole; one that is
 larger than a request may be goes in several, and one for several shards is logged by each. So after an error,
 or where this process was killed, part of the last batch may be stored: adding it again puts it right, for the
-same points are written. What `add` and `delete` returned from is applied and logged by as many replicas as
-write_consistency says.
+same points are written. What `add` and `delete` returned from is logged and applied by as many replicas as
+write_consistency says; a server that is killed replays its log, but brings it to its disk every few seconds
+only, so a machine that loses its power may lose the last of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trichrome.embeddings import Embedding, Embeddings, MultiVector, Sparse
-from trichrome.errors import TrichromeError
+from trichrome.errors import RowGone, TrichromeError
 from trichrome.extras import require
 from trichrome.index.checks import check_batch, check_query, query_tokens
 from trichrome.index.keys import hash_ids
@@ -189,7 +190,7 @@ class QdrantStore:
         try:
             return [records[row] for row in rows.tolist()]
         except KeyError:
-            raise TrichromeError(
+            raise RowGone(
                 "a row is not in this store; rows end with the document they stand for"
             ) from None
 
