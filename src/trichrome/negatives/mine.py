@@ -17,8 +17,15 @@ from trichrome.embeddings import SIGNALS, Embeddings
 from trichrome.errors import TrichromeError
 from trichrome.formats.flagembedding import write_examples
 from trichrome.negatives.draw import drawn
-from trichrome.negatives.filters import Answers, PairScorer, known_answers, shared_answers, too_high
-from trichrome.negatives.pool import MiningEncoder, Pool, Progress, Rows, Scores, encode_texts
+from trichrome.negatives.filters import (
+    Answers,
+    PairScorer,
+    keys_of,
+    known_answers,
+    shared_answers,
+    too_high,
+)
+from trichrome.negatives.pool import MiningEncoder, Pool, Progress, Rows, Scores, encode_texts, plain
 from trichrome.negatives.report import MineReport
 from trichrome.negatives.settings import MineSettings, Source
 from trichrome.negatives.sources import Finder, Queries, finder, generator
@@ -146,6 +153,7 @@ class _Work:
         settings, report = self.settings, self.report
         with self._timed("search"):
             found = self._find(settings.sources, block, lang)
+            self._prepare(block, found)
         with self._timed("filter"):
             positives = self._positive_scores(block)
             kept = [
@@ -189,6 +197,16 @@ class _Work:
             self.report.found[source.name] += sum(len(rows) for rows in windows[-1])
         return [_in_turn(lists) for lists in zip(*windows, strict=True)]
 
+    def _prepare(self, block: NDArray[np.int64], found: Sequence[Rows]) -> None:
+        """Tell the pool what the rules and the judge will look at: candidates, positives, and whatever is
+        known to answer the queries."""
+        wanted = [*found]
+        for i in block.tolist():
+            example = self.examples[i]
+            known = self.answers.get(plain(example.query), Answers()).keys | keys_of(example)
+            wanted += [self.queries.positives[i], self.pool.with_keys(known)]
+        self.pool.prepare(np.unique(np.concatenate([*wanted, _NONE])))
+
     def _allowed(self, i: int, rows: Rows, positives: Scores) -> tuple[Rows, Scores]:
         """The candidates of query i that no rule removes, and their scores by the judge."""
         report, settings = self.report, self.settings
@@ -223,6 +241,7 @@ class _Work:
             return
         with self._timed("search"):
             more = self._find(self.settings.fill, block[few], lang)
+            self._prepare(block, [*found, *more])
         with self._timed("filter"):
             for at, rows in zip(few, more, strict=True):
                 new = rows[~np.isin(rows, found[at])]

@@ -63,6 +63,9 @@ class Pool(Protocol):
     def scores(self, signal: str, query: Embedding, rows: Rows) -> Scores:
         """[n] one query's scores under one signal."""
 
+    def prepare(self, rows: Rows) -> None:
+        """The texts, ids and scores of these rows [n] are asked for next: fetch together what is far away."""
+
 
 def plain(text: str) -> str:
     """A text without what doesn't change its sense here: NFKC, lower case, white space as one space."""
@@ -225,6 +228,9 @@ class MemoryPool:
         assert query.multivector is not None
         vectors = self.embeddings.multivector
         return maxsim(query.multivector, [vectors.row(i) for i in rows.tolist()])
+
+    def prepare(self, rows: Rows) -> None:
+        """All of it is in memory."""
 
 
 @dataclass

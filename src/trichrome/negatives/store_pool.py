@@ -82,6 +82,10 @@ class StorePool:
     def scores(self, signal: str, query: Embedding, rows: Rows) -> Scores:
         return self.store.scores(signal, query, rows)
 
+    def prepare(self, rows: Rows) -> None:
+        """Read the texts at once, as far as they are kept: one call of the store instead of one a query."""
+        self.texts(np.unique(rows)[: self._kept])
+
     def _passages_of(self, document: str) -> list[str]:
         """The ids of the passages that were cut from a document."""
         if self._passages is None:
