@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from trichrome.cli.console import Bar, Stopped, bar, counting_cuts, out, print_json
+from trichrome.cli.encoded import index_encoded, is_encoded
 from trichrome.cli.settings import JsonOption, PrecisionOption, open_model, precision, store_place
 from trichrome.errors import TrichromeError
 
@@ -31,7 +32,12 @@ BATCH = 128
 
 
 def index(
-    path: Annotated[Path, typer.Argument(help="A folder or file of documents, JSONL, BEIR, TREC or SQuAD.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder or file of documents, JSONL, BEIR, TREC or SQuAD; or what `cluster encode` made."
+        ),
+    ],
     to: Annotated[str, typer.Option("--to", help="Name of the index, a path with a slash, or a URL.")],
     kind: Annotated[
         Literal["embedded", "exact"] | None, typer.Option(help="Of store; embedded for a new index.")
@@ -64,6 +70,14 @@ def index(
     from trichrome.index import index_documents
 
     place = store_place(to)
+    if is_encoded(path):
+        given = (model, passage_tokens, overlap, format, skip_bad or None, prune or None)
+        if dtype != "auto" or any(value is not None for value in given):
+            raise TrichromeError(
+                f"{path}: these documents are cut and encoded already: besides --kind, no option changes how"
+            )
+        index_encoded(path, place, kind, as_json)
+        return
     documents = read_documents(path, format=format, skip_bad=skip_bad)
     kept = kept_settings(place)
     model = model or str(kept.get("model", "small"))
@@ -148,8 +162,8 @@ def refuse_other_settings(place: Place, kept: Mapping[str, JSON], settings: Mapp
         if name in kept and kept[name] != settings[name]:
             option = name.replace("_", "-")
             raise TrichromeError(
-                f"{shown(place)}: this index was made with --{option} {kept[name]}, not {settings[name]}; leave "
-                f"--{option} out, or make a new index"
+                f"{shown(place)}: this index was made with --{option} {kept[name]}, not {settings[name]}; "
+                f"leave --{option} out, or make a new index"
             )
 
 

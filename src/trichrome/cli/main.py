@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import trichrome
+from trichrome.cli.cluster import cluster
 from trichrome.cli.console import FAILED, INTERRUPTED, Stopped, complain, debugging, describe, err, out
 from trichrome.cli.copy import copy
 from trichrome.cli.demo import demo
@@ -62,6 +63,7 @@ app.command(no_args_is_help=True)(mine)
 app.command(no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(export)
+app.add_typer(cluster, name="cluster")
 app.command()(serve)
 app.command()(info)
 app.command()(demo)

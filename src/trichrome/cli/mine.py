@@ -119,7 +119,7 @@ def mine(
         draw=draw,
         bins=bins,
         judge=judge,
-        weights=_weights(weights),
+        weights=parse_weights(weights),
         rules=Rules(absolute_margin, None if unjudged else relative_margin or None, ceiling),
         rescore_rules=Rules(rescore_absolute, rescore_margin or None),
         within_language=within_language,
@@ -161,10 +161,10 @@ def mine(
     if as_json:
         print_json({name: report.to_json() for name, report in reports.items()})
         return
-    _show(reports)
+    show_reports(reports)
 
 
-def _weights(text: str) -> tuple[float, float, float]:
+def parse_weights(text: str) -> tuple[float, float, float]:
     try:
         dense, sparse, multivector = (float(part) for part in text.split(","))
     except ValueError:
@@ -220,7 +220,7 @@ def _store(index: str | None) -> Any:
     return open_store(existing_store(index))
 
 
-def _show(reports: dict[str, MineReport]) -> None:
+def show_reports(reports: dict[str, MineReport]) -> None:
     from trichrome.negatives import MineReport
 
     total = MineReport.total(reports.values())

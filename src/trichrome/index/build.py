@@ -179,7 +179,7 @@ def _changed(
             report.failed += 1
             if len(report.failures) < _FAILURES_KEPT:
                 report.failures.append((document.id, reason))
-        stored = _stored_hashes(store, [document.id for document, _ in usable])
+        stored = stored_hashes(store, [document.id for document, _ in usable])
         for document, payload in usable:
             if stored.get(document.id) == payload[HASH_FIELD]:
                 report.skipped += 1
@@ -187,7 +187,7 @@ def _changed(
                 yield document, payload, document.id in stored
 
 
-def _stored_hashes(store: Store, ids: Sequence[str]) -> dict[str, object]:
+def stored_hashes(store: Store, ids: Sequence[str]) -> dict[str, object]:
     """{id: hash} of those that are stored (hash None where another program stored them)."""
     rows = store.rows_of(ids)
     known = [id for id, row in zip(ids, rows.tolist(), strict=True) if row >= 0]
