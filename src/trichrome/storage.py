@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import tempfile
@@ -53,7 +54,6 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _umask() -> int:
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A new folder to fill, which takes its name only when the block has ended.
@@ -72,6 +72,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     sync_directory(path.parent)
 
 
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -130,9 +131,11 @@ def save_arrays(
 
 
 def load_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without its arrays."""
+    """The metadata of a safetensors file, without its arrays. TrichromeError where it isn't one."""
     header, _ = _header(Path(path))
-    metadata: dict[str, str] = header.get("__metadata__", {})
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise TrichromeError(f"{path}: damaged: its metadata are not texts")
     return metadata
 
 
@@ -145,16 +148,21 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         if 8 + length > size:
             raise TrichromeError(f"{path}: not a safetensors file, or cut short")
         try:
-            header: dict[str, Any] = json.loads(file.read(length))
-        except ValueError as error:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError) as error:
             raise TrichromeError(
                 f"{path}: not a safetensors file: its header is not JSON ({error})"
             ) from None
+    if not isinstance(header, dict):
+        raise TrichromeError(f"{path}: not a safetensors file: its header is no object")
     return header, 8 + length
 
 
 def load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Open a safetensors file; each array is a read-only view of a memory map."""
+    """Open a safetensors file; each array is a read-only view of a memory map.
+
+    TrichromeError: another kind of file, one that is cut short, or a header that doesn't fit what follows.
+    """
     path = Path(path)
     header, start = _header(path)
     size = path.stat().st_size
@@ -163,8 +171,21 @@ def load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        begin, end = (start + offset for offset in entry["data_offsets"])
-        if end > size:
-            raise TrichromeError(f"{path}: cut short: {name} should end at byte {end}, the file has {size}")
-        arrays[name] = data[begin:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        try:
+            kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            dtype = np.dtype(_DTYPES[kind])
+            numbers = [begin, end, *shape]
+            if not all(type(number) is int and number >= 0 for number in numbers) or begin > end:
+                raise ValueError("sizes must be whole numbers")
+            if math.prod(shape) * dtype.itemsize != end - begin:
+                raise ValueError(f"{kind} {shape} does not take {end - begin} bytes")
+            if start + end > size:
+                raise TrichromeError(
+                    f"{path}: cut short: {name} should end at byte {start + end}, the file has {size}"
+                )
+            arrays[name] = data[start + begin : start + end].view(dtype).reshape(shape)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, TrichromeError):
+                raise
+            raise TrichromeError(f"{path}: the entry of {name!r} is damaged ({error})") from None
     return arrays
