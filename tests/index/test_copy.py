@@ -16,7 +16,7 @@ from tests.index.samples import assert_holds, make_store, names, processes, rand
 from trichrome.embeddings import MultiVector
 from trichrome.errors import ModelMismatch, TrichromeError
 from trichrome.index import CopyReport, Place, copy_store, open_store, verify_copy
-from trichrome.index.copying import check_places, create_copy
+from trichrome.index.copying import check_places, open_copy
 
 N = 150
 DOCUMENTS = random_embeddings(N, seed=11)
@@ -46,7 +46,7 @@ def test_a_copy_is_the_same_and_answers_the_same(folder: Path, kind: str, to: st
     with new_place(kind, folder / "a") as here, new_place(to, folder / "b") as there:
         filled(here, kind)
         told: list[int] = []
-        with open_store(here) as source, create_copy(source.manifest, there, kind=folder_kind(to)) as target:
+        with open_store(here) as source, open_copy(source.manifest, there, kind=folder_kind(to)) as target:
             report = copy_store(source, target, batch=40, progress=lambda report: told.append(report.done))
             assert (report.total, report.copied, report.unchanged) == (N, N, 0)
             assert told == [40, 80, 120, 150, 150]
@@ -134,7 +134,7 @@ def test_what_is_rounded_is_told(folder: Path) -> None:
     with make_store(folder / "fine", "exact", multivector_dtype="float32") as source:
         source.add(names(N), fine, PAYLOADS)
         place = folder / "coarse"
-        with create_copy(source.manifest, place, kind="exact", multivector_dtype="float16") as target:
+        with open_copy(source.manifest, place, kind="exact", multivector_dtype="float16") as target:
             checked = verify_copy(source, target, copy_store(source, target).sample)
     assert checked.problems == []
     assert (checked.vectors["dense"], checked.vectors["sparse"]) == (0, 0)
@@ -151,6 +151,17 @@ def test_missing_documents_are_told(folder: Path, source: Place) -> None:
         "the source holds 150 documents, the target 149",
         "1 documents of the sample are not in the target",
     ]
+
+
+def test_a_copy_that_is_there_has_to_be_what_was_asked_for(folder: Path, source: Place) -> None:
+    with open_store(source) as opened, make_store(folder / "copy", "exact") as target:
+        copy_store(opened, target)
+    with pytest.raises(TrichromeError, match="the store there has kind exact, not embedded; leave it out"):
+        open_copy(opened.manifest, folder / "copy", kind="embedded")
+    with pytest.raises(TrichromeError, match="has multivector_dtype float16, not float32"):
+        open_copy(opened.manifest, folder / "copy", multivector_dtype="float32")
+    with open_copy(opened.manifest, folder / "copy", kind="exact") as target:
+        assert target.count() == N
 
 
 def test_an_empty_store_is_copied(folder: Path) -> None:

@@ -23,7 +23,8 @@ def copy(
         Literal["embedded", "exact"] | None, typer.Option(help="Of a new copy in a folder; embedded.")
     ] = None,
     multivector_dtype: Annotated[
-        Literal["float16", "float32"] | None, typer.Option(help="Of a new copy; as in FROM.")
+        Literal["float32", "float16", "int8", "int4"] | None,
+        typer.Option(help="Of a new copy's token vectors; as in FROM where TO's kind has it."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Copy also what is there already.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Delete from TO what FROM does not hold.")] = False,
@@ -39,19 +40,16 @@ def copy(
     Run it again to go on after a stop, or to bring over what is new or changed. At the end counts, a sample
     of documents and the answers to sample queries are compared; if they differ, the exit code is 1.
     """
-    from trichrome.index import copy_store, has_store, open_store, verify_copy
-    from trichrome.index.copying import check_places, create_copy
+    from trichrome.index import copy_store, open_store, verify_copy
+    from trichrome.index.copying import check_places, open_copy
     from trichrome.index.urls import shown
 
     here, there = existing_store(source), store_place(to)
     check_places(here, there)
     with ExitStack() as opened:
         ours = opened.enter_context(open_store(here))
-        if has_store(there):
-            theirs = opened.enter_context(open_store(there))
-        else:
-            made = create_copy(ours.manifest, there, kind=kind, multivector_dtype=multivector_dtype)
-            theirs = opened.enter_context(made)
+        made = open_copy(ours.manifest, there, kind=kind, multivector_dtype=multivector_dtype)
+        theirs = opened.enter_context(made)
         with bar("copy", ours.count(), unit="documents", quiet=as_json) as moving:
 
             def told(report: CopyReport) -> None:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from trichrome.errors import TrichromeError
 from trichrome.index.keys import hash_ids
 from trichrome.index.manifests import check_model
-from trichrome.index.open import create_store
+from trichrome.index.open import create_store, has_store, open_store, read_manifest
 from trichrome.index.store import Manifest, Store
 from trichrome.index.urls import Place, is_url, kind_of, shown
 
@@ -106,14 +106,24 @@ def copy_store(
     return report
 
 
-def create_copy(
+def open_copy(
     source: Manifest, place: Place, *, kind: str | None = None, multivector_dtype: str | None = None
 ) -> Store:
-    """An empty store for a copy, with all that the source's manifest says.
+    """The store at a place, for a copy; where there is none, an empty one with all that the manifest says.
 
     kind: of a folder's store. multivector_dtype: of the token vectors; as in the source where it is not said,
-    or float16 where the source packs them in a way of its own kind.
+    or float16 where the source packs them in a way of its own kind. TrichromeError if a store is there that
+    has another kind or dtype than was said.
     """
+    if has_store(place):
+        there = read_manifest(place)
+        for name, said in (("kind", kind), ("multivector_dtype", multivector_dtype)):
+            if said not in (None, getattr(there, name)):
+                raise TrichromeError(
+                    f"{shown(place)}: the store there has {name} {getattr(there, name)}, not {said}; leave "
+                    "it out, or copy to a new place"
+                )
+        return open_store(place)
     if multivector_dtype is None:
         target_kind = kind_of(place) if is_url(place) else kind or "embedded"
         same = source.kind == target_kind or source.multivector_dtype in ("float16", "float32")

@@ -6,14 +6,14 @@ no model, and covers what the stores do: what they keep, find and score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trichrome.embeddings import Embedding, Embeddings
+from trichrome.embeddings import SIGNALS, Embedding, Embeddings
 from trichrome.index.store import Store
 
 #: Share of the source's hits that a copy must find, over all queries: graphs miss a few on either side.
@@ -21,6 +21,8 @@ AGREEMENT = 0.95
 #: How far a copy's numbers and scores may lie from the source's, relative to those above 1: float16 rounds to
 #: 0.0005, and int8 copies are scored again.
 TOLERANCE = 0.005
+#: The same for token vectors in a dtype of a copy that rounds further by design.
+COARSER = {"int4": 0.1}
 #: Scores so near to each other count as equal: any of their documents may come last.
 _TIES = 1e-3
 
@@ -61,7 +63,7 @@ def verify_copy(
     """Compare a store with its copy.
 
     sample: ids to compare; the first `queries` of them are the queries, k hits each. agreement, tolerance:
-    what is a problem; see `AGREEMENT` and `TOLERANCE`.
+    what is a problem; see `AGREEMENT`, `TOLERANCE` and, for the token vectors of coarser copies, `COARSER`.
     """
     counts = source.count(), target.count()
     there = [id for id, row in zip(sample, target.rows_of(sample).tolist(), strict=True) if row >= 0]
@@ -69,7 +71,9 @@ def verify_copy(
     asked = there[:queries]
     shares, scores = _answers(source, target, source.embeddings(source.rows_of(asked)), k)
     found = Verification(*counts, len(there), payloads, tokens, vectors, len(asked), shares, scores)
-    found.problems.extend(_problems(found, len(sample) - len(there), agreement, tolerance))
+    limits = dict.fromkeys(SIGNALS, tolerance)
+    limits["multivector"] = max(tolerance, COARSER.get(target.manifest.multivector_dtype, 0.0))
+    found.problems.extend(_problems(found, len(sample) - len(there), agreement, limits))
     return found
 
 
@@ -136,7 +140,7 @@ def _answers(
     return shares, apart
 
 
-def _problems(found: Verification, missing: int, agreement: float, tolerance: float) -> list[str]:
+def _problems(found: Verification, missing: int, agreement: float, limits: Mapping[str, float]) -> list[str]:
     problems = []
     if found.source != found.target:
         more = "; delete the others with --prune" if found.target > found.source else ""
@@ -147,14 +151,14 @@ def _problems(found: Verification, missing: int, agreement: float, tolerance: fl
         if ids:
             problems.append(f"the {what} of {len(ids):,} documents differ, the first {ids[0]!r}")
     for signal, difference in found.vectors.items():
-        if difference > tolerance:
+        if difference > limits[signal]:
             problems.append(f"{signal} vectors differ by up to {difference:.3g}; copy with --again")
     for signal, share in found.agreement.items():
         if share < agreement:
             problems.append(f"{signal} search finds {share:.1%} of the source's hits, under {agreement:.1%}")
     for signal, difference in found.scores.items():
-        if difference > tolerance:
-            problems.append(f"{signal} scores differ by up to {difference:.3g}, over {tolerance:g}")
+        if difference > limits[signal]:
+            problems.append(f"{signal} scores differ by up to {difference:.3g}, over {limits[signal]:g}")
     return problems
 
 
