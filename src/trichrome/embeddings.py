@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from trichrome.errors import TrichromeError
 from trichrome.storage import load_arrays, save_arrays
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
@@ -243,8 +244,31 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
-        """Open a file that `save` wrote; the arrays are memory-mapped, read-only."""
-        return cls.from_arrays(load_arrays(path))
+        """Open a file that `save` wrote; the arrays are memory-mapped, read-only.
+
+        TrichromeError: a file of another kind, or damaged.
+        """
+        arrays = load_arrays(path)
+        try:
+            made = cls.from_arrays(arrays)
+            made.check()
+        except (KeyError, ValueError) as error:
+            raise TrichromeError(f"{path}: not embeddings, or damaged ({error})") from None
+        return made
+
+    def check(self, packed: bool = False) -> None:
+        """ValueError where the columns don't fit each other: what a damaged file could hold. Reads the
+        offsets, not what they point to. packed: token vectors may be bytes, as stores keep them."""
+        if self.dense is not None and not np.issubdtype(self.dense.dtype, np.floating):
+            raise ValueError(f"dense: numbers of type {self.dense.dtype}")
+        if self.sparse is not None:
+            check_offsets("sparse.indptr", self.sparse.indptr, len(self.sparse.ids))
+            _check_column("sparse.ids", self.sparse.ids, 1, np.integer)
+            _check_column("sparse.weights", self.sparse.weights, 1, np.floating)
+        if self.multivector is not None:
+            check_offsets("multivector.offsets", self.multivector.offsets, len(self.multivector.vectors))
+            kind = np.number if packed else np.floating
+            _check_column("multivector.vectors", self.multivector.vectors, 2, kind)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Embeddings:
@@ -258,6 +282,18 @@ class Embeddings:
             if "multivector.offsets" in arrays
             else None,
         )
+
+
+def check_offsets(name: str, starts: Ints, total: int) -> None:
+    """ValueError unless these are [N+1] offsets that ascend from 0 to `total`."""
+    _check_column(name, starts, 1, np.integer)
+    if not len(starts) or starts[0] != 0 or starts[-1] != total or (starts[1:] < starts[:-1]).any():
+        raise ValueError(f"{name} must ascend from 0 to {total}")
+
+
+def _check_column(name: str, values: Floats | Ints, ndim: int, kind: type) -> None:
+    if values.ndim != ndim or not np.issubdtype(values.dtype, kind):
+        raise ValueError(f"{name}: {values.dtype} of shape {values.shape}")
 
 
 def _starts(lengths: Ints) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ import torch
 
 from tests.tiny import TEXTS, tiny_encoder
 from trichrome.encoder.batching import collate
-from trichrome.encoder.cpu import Packing, pack, packable
+from trichrome.encoder.cpu import Packing, filled, pack, packable
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -42,3 +42,9 @@ def test_training_goes_through_the_plain_network() -> None:
     encoder.network(batch).dense.sum().backward()
     assert encoder.network.backbone.layers[0].qkv.weight.grad is not None
     assert not packable(tiny_encoder().to(dtype="float16").network)
+
+
+def test_short_batches_are_filled_up_little_and_long_ones_to_few_sizes() -> None:
+    sizes = [filled(rows) for rows in range(1, 4097)]
+    assert all(0 <= size - rows < max(16, rows // 2) for rows, size in enumerate(sizes, 1))
+    assert len(set(sizes)) < 60  # each costs a compilation

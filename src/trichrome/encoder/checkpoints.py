@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -35,6 +35,7 @@ from trichrome.encoder.flagembedding import (
 from trichrome.encoder.heads import Heads, Network
 from trichrome.encoder.model import Backbone
 from trichrome.encoder.onnx_backend import DATA, DESCRIPTION, GRAPH, OnnxBackend
+from trichrome.encoder.reading import check_tokenizer, placed, read_object, read_tensors, read_tokenizer
 from trichrome.encoder.transformers_backbone import TransformersBackbone
 from trichrome.errors import TrichromeError
 from trichrome.storage import atomic_folder, write_json
@@ -154,20 +155,34 @@ def _load_trichrome(folder: Path) -> tuple[Network, Tokenizer, EncoderConfig]:
             wrapped = TransformersBackbone(AutoModel.from_config(AutoConfig.from_pretrained(folder)))
         backbone, hidden = wrapped.to_empty(device="cpu"), wrapped.config.hidden
         _fill_buffers(wrapped, folder)
+    state, width = read_tensors(folder / WEIGHTS), config.multivector_dim
+    head = state.get("heads.multivector.weight")
+    if width and head is not None and list(head.shape) != [width, hidden]:  # before it is laid out
+        raise TrichromeError(
+            f"{folder / WEIGHTS}: heads.multivector.weight is {list(head.shape)}, expected {[width, hidden]}"
+        )
+    if width and head is None:
+        raise TrichromeError(f"{folder / WEIGHTS}: heads.multivector.weight is missing")
     network = Network(backbone, Heads(config, hidden))
-    _assign(network, load_file(folder / WEIGHTS), folder / WEIGHTS)
-    return network, Tokenizer.from_file(str(folder / VOCABULARY)), config
+    _assign(network, state, folder / WEIGHTS)
+    return network, read_tokenizer(folder / VOCABULARY, _rows(config)), config
+
+
+def _rows(config: EncoderConfig) -> int | None:
+    """How many words the network knows, where the settings say so."""
+    return config.backbone.vocab_size if config.backbone else None
 
 
 def _settings(folder: Path, *needed: str) -> EncoderConfig:
     """What trichrome.json says; files that are needed beside it must be there."""
-    settings = _read_json(folder / SETTINGS)
+    settings = read_object(folder / SETTINGS)
     if settings.pop("format", None) != FORMAT:
         raise TrichromeError(f"{folder / SETTINGS}: another format version; this trichrome reads {FORMAT}")
     for name in needed:
         if not (folder / name).exists():
             raise TrichromeError(f"{folder / name} is missing")
-    return EncoderConfig.from_json(settings)
+    with placed(folder / SETTINGS):
+        return EncoderConfig.from_json(settings)
 
 
 def _changed(config: EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
@@ -187,7 +202,7 @@ def _load_exported(
     if wanted != config:
         described = json.dumps([fingerprint, wanted.to_json()], sort_keys=True)
         fingerprint = hashlib.sha256(described.encode()).hexdigest()
-    tokenizer = Tokenizer.from_file(str(folder / VOCABULARY))
+    tokenizer = read_tokenizer(folder / VOCABULARY, _rows(config))
     return Encoder(backend, tokenizer, wanted, device or "cpu", fingerprint).to(dtype=dtype)
 
 
@@ -196,7 +211,7 @@ def _load_hugging_face(
 ) -> tuple[Network, Tokenizer, EncoderConfig]:
     from transformers import AutoModel, AutoTokenizer  # a second to import, and only needed here
 
-    hf = _read_json(folder / "config.json")
+    hf = read_object(folder / "config.json")
     has = {f: (folder / f).exists() for f in (SPARSE_HEAD, MULTIVECTOR_HEAD)}
     if not all(has.values()) and new_heads is None:
         lacking = " and ".join(f for f, there in has.items() if not there)
@@ -208,10 +223,13 @@ def _load_hugging_face(
     state = _read_weights(folder)
     backbone: nn.Module
     shape: BackboneConfig | None = None
-    if kind in hf_names.BERT_FAMILY:
-        shape = hf_names.backbone_config(hf, str(folder))
+    if isinstance(kind, str) and kind in hf_names.BERT_FAMILY:
+        with placed(folder / "config.json"):
+            shape = hf_names.backbone_config(hf, str(folder))
         backbone = _empty_backbone(shape)
-        _assign(backbone, hf_names.from_hf(state, shape.layers, str(folder)), folder)
+        with placed(folder):
+            renamed = hf_names.from_hf(state, shape.layers, str(folder))
+        _assign(backbone, renamed, folder)
         hidden, positions = shape.hidden, shape.max_tokens
     else:
         model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
@@ -226,24 +244,29 @@ def _load_hugging_face(
     else:
         multivector_dim = new_heads.multivector_dim
 
-    theirs = AutoTokenizer.from_pretrained(folder)
+    try:
+        theirs = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # noqa: BLE001 - transformers raises many kinds
+        raise TrichromeError(f"{folder}: its tokenizer cannot be opened: {error}".splitlines()[0]) from None
+    check_tokenizer(theirs.backend_tokenizer, folder, shape.vocab_size if shape else None)
     cls_id = theirs.cls_token_id if theirs.cls_token_id is not None else theirs.bos_token_id
     eos_id = theirs.sep_token_id if theirs.sep_token_id is not None else theirs.eos_token_id
     unscored = {cls_id, eos_id, theirs.pad_token_id, theirs.unk_token_id} - {None}
-    config = EncoderConfig(
-        name=name,
-        max_tokens=positions,
-        cls_id=cls_id,
-        eos_id=eos_id,
-        pad_id=theirs.pad_token_id,
-        unscored_ids=tuple(sorted(unscored)),
-        pooling=pooling or _pooling(folder),  # type: ignore[arg-type]
-        prompts=_prompts(folder),
-        sparse=new_heads is None or new_heads.sparse,
-        multivector_dim=multivector_dim,
-        architecture="bert" if shape else str(kind),
-        backbone=shape,
-    )
+    with placed(folder):
+        config = EncoderConfig(
+            name=name,
+            max_tokens=positions,
+            cls_id=cls_id,
+            eos_id=eos_id,
+            pad_id=theirs.pad_token_id,
+            unscored_ids=tuple(sorted(unscored)),
+            pooling=pooling or _pooling(folder),  # type: ignore[arg-type]
+            prompts=_prompts(folder),
+            sparse=new_heads is None or new_heads.sparse,
+            multivector_dim=multivector_dim,
+            architecture="bert" if shape else str(kind),
+            backbone=shape,
+        )
     with torch.random.fork_rng():
         torch.manual_seed(new_heads.seed if new_heads else 0)
         made = Heads(config, hidden)
@@ -255,7 +278,10 @@ def _load_hugging_face(
 def _empty_backbone(config: BackboneConfig) -> Backbone:
     """Without storage: every weight is assigned from a file, none is drawn at random."""
     with torch.device("meta"):
-        return Backbone(config)
+        try:
+            return Backbone(config)
+        except RuntimeError as error:  # sizes whose product is no size any more
+            raise TrichromeError(f"the settings describe no network that could be ({error})") from None
 
 
 def _fill_buffers(backbone: TransformersBackbone, folder: Path) -> None:
@@ -289,43 +315,45 @@ def _read_head(path: Path, hidden: int) -> dict[str, Tensor]:
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  # torch raises many kinds for a damaged file
         raise TrichromeError(f"{path}: cannot be read as a state dict: {error}".splitlines()[0]) from None
-    if set(state) != {"weight", "bias"} or state["weight"].ndim != 2 or state["weight"].shape[1] != hidden:
-        shapes = {k: list(v.shape) for k, v in state.items()}
+    tensors = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
+    shapes = {k: list(v.shape) for k, v in state.items()} if tensors else type(state).__name__
+    if not tensors or set(state) != {"weight", "bias"} or shapes != _linear_shapes(state, hidden):
         raise TrichromeError(f"{path}: expected weight [·, {hidden}] and bias, got {shapes}")
     return {k: v.float() for k, v in state.items()}
+
+
+def _linear_shapes(state: Mapping[str, Tensor], hidden: int) -> dict[str, list[int]]:
+    """Those of a Linear from `hidden` to as many outputs as its bias has."""
+    return {
+        name: [state["bias"].numel(), hidden] if name == "weight" else [state["bias"].numel()]
+        for name in state
+    }
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         state: dict[str, Tensor] = {}
-        for file in sorted(set(_read_json(index)["weight_map"].values())):
-            state |= load_file(folder / file)
+        with placed(index):
+            files = sorted(set(read_object(index)["weight_map"].values()))
+        for file in files:
+            state |= read_tensors(folder / file)
         return state
     if (folder / "model.safetensors").exists():
-        return load_file(folder / "model.safetensors")
-    if (folder / "pytorch_model.bin").exists():
-        weights: dict[str, Tensor] = torch.load(
-            folder / "pytorch_model.bin", map_location="cpu", weights_only=True, mmap=True
-        )
+        return read_tensors(folder / "model.safetensors")
+    if (pickled := folder / "pytorch_model.bin").exists():
+        try:
+            weights: dict[str, Tensor] = torch.load(pickled, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # noqa: BLE001  # torch raises many kinds for a damaged file
+            raise TrichromeError(f"{pickled}: cannot be read: {error}".splitlines()[0]) from None
         return weights
     raise TrichromeError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise TrichromeError(f"{path} is missing: not a model folder") from None
-    except ValueError as error:
-        raise TrichromeError(f"{path}: not valid JSON: {error}") from None
-    return values
 
 
 def _pooling(folder: Path) -> str:
     """As sentence-transformers' file says, else CLS."""
     path = folder / "1_Pooling" / "config.json"
-    settings = _read_json(path) if path.exists() else {}
+    settings = read_object(path) if path.exists() else {}
     mean = settings.get("pooling_mode") == "mean" or settings.get("pooling_mode_mean_tokens") is True
     return "mean" if mean else "cls"
 
@@ -333,7 +361,9 @@ def _pooling(folder: Path) -> str:
 def _prompts(folder: Path) -> dict[str, str]:
     """As sentence-transformers' file says, else none."""
     path = folder / "config_sentence_transformers.json"
-    given = (_read_json(path) if path.exists() else {}).get("prompts") or {}
+    given = (read_object(path) if path.exists() else {}).get("prompts") or {}
+    if not isinstance(given, dict) or not all(isinstance(prompt, str) for prompt in given.values()):
+        raise TrichromeError(f"{path}: prompts must be an object of texts")
     return {"query": given.get("query", ""), "passage": given.get("passage", given.get("document", ""))}
 
 

@@ -10,6 +10,11 @@ from trichrome.errors import TrichromeError
 
 POOLINGS = ("cls", "mean", "mcls")
 
+_IDS = (("cls_id", 0), ("eos_id", 0), ("pad_id", 0))
+
+#: More are taken for a damaged file: they would be laid out for minutes before a weight is found missing.
+MOST_LAYERS = 1000
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -29,6 +34,17 @@ class BackboneConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden", "layers", "heads", "ffn", "positions", "token_types"):
+            value = getattr(self, name)
+            most = MOST_LAYERS if name == "layers" else 1 << 31
+            if type(value) is not int or not 1 <= value <= most:
+                raise TrichromeError(f"{name} must be a whole number from 1 to {most}, got {value!r}")
+        if type(self.first_position) is not int or not 0 <= self.first_position < self.positions:
+            raise TrichromeError(f"first_position must be one of the positions, got {self.first_position!r}")
+        for name in ("eps", "dropout"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value < 1:
+                raise TrichromeError(f"{name} must be a number from 0 to 1, got {value!r}")
         if self.hidden % self.heads:
             raise TrichromeError(
                 f"hidden size {self.hidden} is not a multiple of {self.heads} attention heads"
@@ -69,10 +85,24 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
             raise TrichromeError(f"unknown pooling {self.pooling!r}; there are {', '.join(POOLINGS)}")
-        if set(self.prompts) != {"query", "passage"}:
-            raise TrichromeError(f"prompts must name query and passage, got {sorted(self.prompts)}")
-        if self.mcls_every < 2:
-            raise TrichromeError(f"mcls_every must be at least 2, got {self.mcls_every}")
+        if not isinstance(self.prompts, Mapping) or set(self.prompts) != {"query", "passage"}:
+            raise TrichromeError(f"prompts must name query and passage, got {list(self.prompts)}")
+        for name, values, kind in (
+            ("prompts", list(self.prompts.values()), str),
+            ("name and architecture", [self.name, self.architecture], str),
+            ("unscored_ids", self.unscored_ids, int),
+            ("sparse", [self.sparse], bool),
+        ):
+            if not all(type(value) is kind for value in values):
+                raise TrichromeError(f"{name} must be of type {kind.__name__}, got {values!r:.100}")
+        if not all(0 <= id < 1 << 31 for id in self.unscored_ids):
+            raise TrichromeError(f"unscored_ids must be token ids, got {self.unscored_ids!r:.100}")
+        widths = [] if self.multivector_dim is None else [("multivector_dim", 0)]
+        for name, least in (("max_tokens", 2), ("mcls_every", 2), *_IDS, *widths):
+            value = getattr(self, name)
+            most = self.backbone.vocab_size - 1 if self.backbone and (name, least) in _IDS else 1 << 31
+            if type(value) is not int or not least <= value <= most:
+                raise TrichromeError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
         if self.backbone and self.max_tokens > self.backbone.max_tokens:
             raise TrichromeError(
                 f"max_tokens {self.max_tokens} exceeds the network's {self.backbone.max_tokens} positions; "
@@ -85,12 +115,15 @@ class EncoderConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EncoderConfig:
-        """From `to_json`; unknown fields are an error that names them."""
+        """From `to_json`. TrichromeError: unknown, missing or wrong fields."""
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise TrichromeError(f"unknown encoder settings {sorted(unknown)}: written by a newer version?")
         given = dict(values)
-        if given.get("backbone"):
-            given["backbone"] = BackboneConfig(**given["backbone"])
-        given["unscored_ids"] = tuple(given["unscored_ids"])
-        return cls(**given)
+        try:
+            if given.get("backbone"):
+                given["backbone"] = BackboneConfig(**given["backbone"])
+            given["unscored_ids"] = tuple(given["unscored_ids"])
+            return cls(**given)
+        except (KeyError, TypeError) as error:
+            raise TrichromeError(f"encoder settings are missing or of another kind ({error})") from None

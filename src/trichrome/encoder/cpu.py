@@ -17,9 +17,15 @@ from trichrome.encoder.model import Backbone, Layer, LinearGelu
 
 #: The batch size, in tokens, that the layout is chosen for; any other works with it.
 _TYPICAL_TOKENS = 2048
-#: Rows are filled up to a multiple of this: oneDNN compiles a kernel for every new number of rows, which
-#: takes longer than a pass over a batch.
-_ROWS = 128
+#: Rows are filled up to a multiple of the second number, where there are no more than the first: oneDNN
+#: compiles a kernel for every new number of rows (2 to 10 ms), but a short text alone should not pay for 128.
+_ROWS = ((64, 16), (512, 32), (1 << 62, 128))
+
+
+def filled(rows: int) -> int:
+    """How many rows a batch of so many tokens is given."""
+    step = next(step for most, step in _ROWS if rows <= most)
+    return -(-rows // step) * step
 
 
 class PackedLinear(nn.Module):
@@ -74,7 +80,7 @@ class PackedBackbone(nn.Module):
         x, attend = self.embed(ids, mask)  # [B, L, d]
         b, length, d = x.shape
         rows = b * length
-        flat = x.new_zeros(-(-rows // _ROWS) * _ROWS, d)  # [R, d], R ≥ B·L
+        flat = x.new_zeros(filled(rows), d)  # [R, d], R ≥ B·L
         flat[:rows] = x.view(rows, d)
         joined = torch.zeros_like(flat)  # what the heads of a layer join in; one for all layers
         for layer in self.layers:

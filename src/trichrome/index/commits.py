@@ -102,12 +102,20 @@ def load(folder: Path) -> State:
     """The state that commit.json names; files that it does not name are removed."""
     try:
         commit = json.loads((folder / "commit.json").read_bytes())
-        segments = tuple(Segment.open(folder / "segments" / name) for name in commit["segments"])
-        dead = load_arrays(folder / commit["dead"])["rows"] if commit["dead"] else np.empty(0, np.int64)
+        names, dead_name = commit["segments"], commit["dead"]
+        numbers = next_row, serial = commit["next_row"], commit["serial"]
+        if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+            raise ValueError("next_row and serial must be whole numbers")
+        if any(Path(name).name != name for name in (*names, *([dead_name] if dead_name else []))):
+            raise ValueError("a name leads out of the store")
+        segments = tuple(Segment.open(folder / "segments" / name) for name in names)
+        dead = load_arrays(folder / dead_name)["rows"] if dead_name else np.empty(0, np.int64)
         live = np.ones(sum(len(segment) for segment in segments), dtype=np.bool_)
-        state = assemble(segments, live, int(commit["next_row"]), int(commit["serial"]), commit["dead"])
+        state = assemble(segments, live, next_row, serial, dead_name or None)
+        if len(state.rows) and ((state.rows[1:] <= state.rows[:-1]).any() or state.rows[-1] >= next_row):
+            raise ValueError("the rows of the segments do not ascend")
         live[state.positions_of_rows(np.asarray(dead))] = False
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise TrichromeError(f"{folder}: the store is damaged ({error}); index it again") from error
     named = {*commit["segments"], commit["dead"]}
     strays = [*folder.glob("dead-*"), *folder.glob(".commit.json.*"), *folder.glob(".dead-*")]

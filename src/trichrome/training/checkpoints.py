@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
+from trichrome.encoder.reading import read_object, read_tensors
 from trichrome.errors import TrichromeError
 from trichrome.storage import sync_directory, write_json
 from trichrome.training.optimiser import load_optimiser_state, optimiser_state
@@ -74,20 +75,26 @@ class Checkpoints:
         if not steps:
             return 0
         path = self.folder / f"step-{steps[-1]:08d}"
-        state = json.loads((path / STATE).read_text())
+        state = read_object(path / STATE)
+        if not isinstance(state.get("run"), dict) or type(state.get("step")) is not int:
+            raise TrichromeError(f"{path / STATE}: damaged; remove {path} to go on from the one before")
         differing = sorted(k for k, v in _plain(self.run).items() if state["run"].get(k) != v)
         if differing:
             raise TrichromeError(
                 f"{path}: made with other settings ({', '.join(differing)}); "
                 "restore them, or train into another output folder"
             )
-        weights = load_file(path / WEIGHTS)
+        weights, moments = read_tensors(path / WEIGHTS), read_tensors(path / MOMENTS)
         if missing := sorted(set(named) ^ set(weights)):
             raise TrichromeError(f"{path / WEIGHTS}: other parameters than this model trains: {missing[0]}")
+        if wrong := [name for name, p in named.items() if weights[name].shape != p.shape]:
+            raise TrichromeError(f"{path / WEIGHTS}: {wrong[0]} has another shape than in this model")
+        if foreign := [name for name in moments if name.partition(".")[2] not in named]:
+            raise TrichromeError(f"{path / MOMENTS}: {foreign[0]} belongs to no parameter of this model")
         with torch.no_grad():
             for name, parameter in named.items():
                 parameter.copy_(weights[name])
-        load_optimiser_state(optimiser, named, load_file(path / MOMENTS))
+        load_optimiser_state(optimiser, named, moments)
         step: int = state["step"]
         return step
 

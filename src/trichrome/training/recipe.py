@@ -168,6 +168,8 @@ def read_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         text = path.read_text("utf-8")
     except OSError as error:
         raise TrichromeError(f"{path}: can't be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError as error:
+        raise TrichromeError(f"{path}: not UTF-8 at byte {error.start}; a recipe is a text file") from None
     try:
         values = yaml.safe_load(text)
         nodes = yaml.compose(text, yaml.SafeLoader)
