@@ -31,6 +31,9 @@ bench: $(PARITY)/installed-dev,parity
 	$(PARITY)/bin/python -m benchmarks.search
 	$(PARITY)/bin/python -m benchmarks.encode
 	$(PARITY)/bin/python -m benchmarks.crash
+	$(PARITY)/bin/python -m benchmarks.crash --serve
+	$(PARITY)/bin/python -m benchmarks.serve
+	$(PARITY)/bin/python -m benchmarks.fuzz --minutes 10
 	$(PARITY)/bin/python -m benchmarks.tables
 
 # An environment with the extras that follow "installed-"; made anew when what it is made from changes.

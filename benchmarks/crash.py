@@ -1,6 +1,9 @@
 """Whether a store keeps what it acknowledged: indexing killed with SIGKILL at random moments.
 
-    python -m benchmarks.crash [--quick] [--kills N]
+    python -m benchmarks.crash [--quick] [--kills N] [--serve | --postgres]
+
+With --serve a server is killed instead of indexing: benchmarks.crash_serve says how; with --postgres the
+database server into which is indexed: benchmarks.crash_postgres.
 
 A child process works through a plan: rounds of new and changed documents through `index_documents`, then
 deletions, now and then `optimize`. Its encoder is cheap and deterministic (hashed random projections of
@@ -37,8 +40,9 @@ from numpy.typing import NDArray
 from benchmarks.common import machine, write_results
 from benchmarks.crash_plan import DENSE, TOKEN, HashEncoder, document, plan
 from trichrome.embeddings import SIGNALS
-from trichrome.index import Store, create_store, index_documents, open_store
+from trichrome.index import Place, Store, create_store, has_store, index_documents, open_store
 from trichrome.index.build import payload_of
+from trichrome.index.urls import is_url, shown
 
 KINDS = ("embedded", "exact")
 BATCH = 32
@@ -51,8 +55,9 @@ Versions: TypeAlias = "dict[str, int]"
 # the child
 
 
-def work(folder: Path, kind: str, size: int) -> None:
-    """Work through the plan from where the log says it stands."""
+def work(folder: Path, kind: str, size: int, place: Place | None = None) -> None:
+    """Work through the plan from where the log in the folder says it stands; the store is there too, unless
+    it has a place of its own."""
     import_module(f"trichrome.index.{kind}")  # before the log begins: its start is no part of the work
     log = (folder / "log").open("a", encoding="utf-8")
 
@@ -73,8 +78,8 @@ def work(folder: Path, kind: str, size: int) -> None:
             under_way.clear()
 
     write("opening")
-    path = folder / "store"
-    store = open_store(path) if path.exists() else new_store(path, kind)
+    place = place or folder / "store"
+    store = open_store(place) if has_store(place) else new_store(place, kind)
     encoder = HashEncoder(before=about_to_add)
     first = sum(entry[0] == "round" for entry in read_log(folder / "log"))
     with store:
@@ -94,10 +99,10 @@ def work(folder: Path, kind: str, size: int) -> None:
             write("round", r)
 
 
-def new_store(path: Path, kind: str) -> Store:
-    return create_store(
-        path, kind=kind, model="hash", fingerprint="0", dense_dim=DENSE, sparse=True, multivector_dim=TOKEN
-    )
+def new_store(place: Place, kind: str) -> Store:
+    shape: dict[str, Any] = {"dense_dim": DENSE, "sparse": True, "multivector_dim": TOKEN}
+    of_folder = None if is_url(place) else kind
+    return create_store(place, kind=of_folder, model="hash", fingerprint="0", **shape)
 
 
 def read_log(path: Path) -> list[list[Any]]:
@@ -291,13 +296,15 @@ def torture(work_folder: Path, kind: str, kills: int, size: int, draw: random.Ra
     return verdict
 
 
-def examine(folder: Path, entries: list[list[Any]], verdict: Verdict) -> None:
-    """Open and check the store of a folder; the log is brought in line with a call that happened unheard."""
-    if not (folder / "store").exists():  # killed before the store was there
+def examine(folder: Path, entries: list[list[Any]], verdict: Verdict, place: Place | None = None) -> None:
+    """Open and check the store of a folder (or at a place of its own); the log is brought in line with a call
+    that happened unheard."""
+    place = place or folder / "store"
+    if not has_store(place):  # killed before the store was there
         if acknowledged(entries):
-            raise SystemExit(f"error: {folder / 'store'} vanished")
+            raise SystemExit(f"error: {shown(place)} vanished")
         return
-    with open_store(folder / "store") as store:
+    with open_store(place) as store:
         happened = check(store, entries, verdict)
     log = folder / "log"
     whole = log.read_bytes()
@@ -309,9 +316,13 @@ def examine(folder: Path, entries: list[list[Any]], verdict: Verdict) -> None:
 
 def main(
     quick: Annotated[bool, typer.Option(help="600 documents, 6 kills.")] = False,
-    kills: int = 40,
+    kills: Annotated[int | None, typer.Option(help="40; with --serve 50; with --postgres 20.")] = None,
     documents: int = 4000,
     seed: int = 0,
+    serve: Annotated[bool, typer.Option("--serve", help="Kill a server (benchmarks.crash_serve).")] = False,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", help="Kill a database server (benchmarks.crash_postgres).")
+    ] = False,
     child: Annotated[str, typer.Option(hidden=True)] = "",
     kind: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
@@ -319,8 +330,19 @@ def main(
     if child:
         work(Path(child), kind, documents)
         return
+    if serve:
+        from benchmarks import crash_serve  # needs the extra `serve`
+
+        print(json.dumps(crash_serve.run(kills or (6 if quick else 50), seed, quick)))
+        return
+    if postgres:
+        from benchmarks import crash_postgres  # needs the extra `dev`
+
+        print(json.dumps(crash_postgres.run(kills or (4 if quick else 20), seed, quick)))
+        return
+    kills = kills or (6 if quick else 40)
     if quick:
-        kills, documents = min(kills, 6), min(documents, 600)
+        documents = min(documents, 600)
     draw, began, verdicts = random.Random(seed), time.perf_counter(), {}
     with tempfile.TemporaryDirectory() as temporary:
         for i, name in enumerate(KINDS):

@@ -236,14 +236,96 @@ def precision(values: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def compress(values: Results) -> str:
+    """A row a setting of a store."""
+    lines = [
+        "| store | dense search | token vectors | bytes a document | of these dense search reads "
+        "| tokens | points lost: dense | multivector | all | recall@10: dense | multivector | all |",
+        "|---|---|---|" + "--:|" * 9,
+    ]
+    for row in values["settings"]:
+        size, lost, found = row["bytes_a_document"], row["lost"], row["recall10"]
+        read = size.get("codes") or size.get("dense")
+        cells = [row["kind"], row["dense_search"], row["multivector_dtype"], f"{size['all']:,.0f}"]
+        cells += [f"{part:,.0f}" if part is not None else "" for part in (read, size.get("tokens"))]
+        cells += [f"{lost[mode]:.2f}" for mode in lost] + [f"{found[mode]:.3f}" for mode in found]
+        lines.append("| " + " | ".join(cells) + " |")
+    tasks = ", ".join(f"{name} ({n:,} documents)" for name, (n, _) in values["tasks"].items())
+    tokens = f"{values['tokens_a_document']:.0f} token vectors a document"
+    lines += ["", f"Means over {tasks}; {tokens}; points of nDCG@10; {_machine(values)}"]
+    return "\n".join(lines) + "\n"
+
+
+def serve(values: Results) -> str:
+    """A row a level: requests a second and latencies of each server, medians over the rounds; the ratios."""
+    levels = dict.fromkeys((row["texts"], row["clients"]) for row in values["measured"])
+    names = list(values["measured"][0]["contenders"])
+    lines = [
+        "| | clients | " + " | ".join(f"{name}: requests/s | p50 | p99" for name in names) + " |",
+        "|---" * (2 + 3 * len(names)) + "|",
+    ]
+    for kind, clients in levels:
+        of_level = [r for r in values["measured"] if (r["texts"], r["clients"]) == (kind, clients)]
+        cells = [kind, str(clients)]
+        for name in names:
+            for what, digits in (("per_second", 1), ("p50_ms", 0), ("p99_ms", 0)):
+                figures = [row["contenders"][name][what] for row in of_level]
+                known = [figure for figure in figures if figure is not None]
+                cells.append(f"{median(known):,.{digits}f}" if known else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| requests/s ÷ the better plain server's, median over the rounds | |", "|---|--:|"]
+    for name, ratio in values["ratios"].items():
+        if name.startswith("ratio") and ratio is not None:
+            clients, *rest = name.removeprefix("ratio_throughput_").split("_")
+            lines.append(f"| {', '.join([f'{clients} clients', *rest])} | {ratio:.2f} |")
+    errors = f"{values['ratios']['errors']} errors, of the plain servers {values['ratios']['errors_plain']}"
+    shape = f"{values['rounds']} rounds of {values['seconds']:.0f} s a level; latencies in ms"
+    lines += ["", f"{errors}; {shape}; {_machine(values)}"]
+    return "\n".join(lines) + "\n"
+
+
+def crash_serve(values: Results) -> str:
+    """One row: what was left after the kills."""
+    cells = (values[name] for name in ("kills", "acknowledged", "checked", "lost", "half", "different"))
+    lines = [
+        "| kills (−9) | acknowledgements | documents checked | lost | half there | answers that differ |",
+        "|--:|--:|--:|--:|--:|--:|",
+        "| " + " | ".join(f"{cell:,}" for cell in cells) + " |",
+    ]
+    starts = median(values["starts"])
+    lines += [
+        "",
+        f"Indexes: {' and '.join(values['indexes'])}; ready again after {starts:.1f} s (median); "
+        f"{_machine(values)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def fuzz(values: Results) -> str:
+    """A row a target: how many cases."""
+    lines = ["| | cases | failures |", "|---|--:|--:|"]
+    for kind, targets in values["kinds"].items():
+        counts = values["counts"][kind]
+        lines.append(f"| **{kind}** | **{counts['cases']:,}** | **{counts['failures']}** |")
+        if kind != "endpoints":  # a hundred rows that say the same
+            for name, row in targets.items():
+                lines.append(f"| {name} | {row['cases']:,} | {len(row['failures'])} |")
+    lines += ["", f"{values['minutes']:.0f} minutes; {_machine(values)}"]
+    return "\n".join(lines) + "\n"
+
+
 TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "quality": (("quality",), quality),
     "training": (("quality-base", "quality-before", "quality"), training),
     "encode": (("encode",), encode),
     "search": (("search",), search),
     "crash": (("crash",), crash),
+    "serve": (("serve",), serve),
+    "crash_serve": (("crash_serve",), crash_serve),
+    "fuzz": (("fuzz",), fuzz),
     "laws": (("laws",), laws),
     "precision": (("precision",), precision),
+    "compress": (("compress",), compress),
     "train": (("train",), train),
 }
 
