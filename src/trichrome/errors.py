@@ -9,5 +9,9 @@ class ModelMismatch(TrichromeError):
     """A store was built with another model than the one that queries it."""
 
 
+class RowGone(TrichromeError):
+    """A document was removed or replaced after its row was looked up; look it up again."""
+
+
 class StoreLocked(TrichromeError):
     """Another process holds the store open."""

