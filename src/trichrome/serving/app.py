@@ -22,6 +22,7 @@ from trichrome.serving.limits import Limits
 from trichrome.serving.metrics import CONTENT_TYPE, Metrics
 from trichrome.serving.protocol import ServedEncoder
 from trichrome.serving.searching import index_routes
+from trichrome.serving.static import page_routes
 
 log = logging.getLogger("trichrome.serving")
 
@@ -54,7 +55,7 @@ def create_app(
     """An ASGI application; the stores are closed when it shuts down.
 
     stores: indexes by name. key: what clients must send as `Authorization: Bearer KEY`, to everything but
-    /health, /ready and /metrics. token_budget: padded tokens of a forward pass.
+    /health, /ready, /metrics and the page's own files. token_budget: padded tokens of a forward pass.
     ModelMismatch where a store was built with another model.
     """
     limits, metrics = limits or Limits(), Metrics()
@@ -91,6 +92,7 @@ def create_app(
     guarded = [Depends(HTTPBearer(auto_error=False))] if key is not None else []
     app.include_router(encoding_routes(batcher), dependencies=guarded)
     app.include_router(index_routes(indexes, batcher), dependencies=guarded)
+    app.include_router(page_routes())
 
     @app.get("/health", response_model=Health, responses=documented(), tags=["probes"])
     async def health() -> Health:

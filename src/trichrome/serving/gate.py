@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 from trichrome.serving.errors import Refusal, error_response
 from trichrome.serving.limits import Limits
 from trichrome.serving.metrics import Metrics
+from trichrome.serving.static import PAGE_PATHS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("trichrome.serving")
 
-#: What a probe asks for, which has no key and must be answered when the server is full.
-OPEN = ("/health", "/ready", "/metrics")
+#: What a probe asks for, which has no key and must be answered when the server is full; and the page, which
+#: asks for the key itself.
+OPEN = frozenset(("/health", "/ready", "/metrics", *PAGE_PATHS))
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
