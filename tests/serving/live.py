@@ -19,7 +19,7 @@ from trichrome.embeddings import Embeddings
 from trichrome.encoder import Encoder
 from trichrome.encoder.tokenizer import Tokens
 from trichrome.index import Store, create_store, index_documents
-from trichrome.serving import Limits, create_app, server
+from trichrome.serving import Limits, Shelf, create_app, server
 
 DOCUMENTS = [
     Document("moon", "the moon light over the river", lang="en", metadata={"year": 2020}),
@@ -98,8 +98,9 @@ def running(
     limits: Limits | None = None,
     key: str | None = None,
     token_budget: int = 512,
+    shelf: Shelf | None = None,
 ) -> Iterator[Live]:
-    app = create_app(encoder, stores or {}, limits=limits, key=key, token_budget=token_budget)
+    app = create_app(encoder, stores or {}, limits=limits, key=key, token_budget=token_budget, shelf=shelf)
     made = server(app, "127.0.0.1", 0)
     made.config.log_config = None
     bound = made.config.bind_socket()

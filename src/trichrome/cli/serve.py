@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from trichrome.cli.console import err, note
-from trichrome.cli.settings import PrecisionOption, existing_store, index_names, open_model
+from trichrome.cli.index import lasting_name
+from trichrome.cli.settings import PrecisionOption, existing_store, home, index_names, open_model
 from trichrome.errors import TrichromeError
 from trichrome.extras import require
 
@@ -49,7 +50,7 @@ def serve(
         require(package, "serve")
     from trichrome.index import check_model, open_store, read_manifest
     from trichrome.index.urls import last_name
-    from trichrome.serving import Limits, create_app, server
+    from trichrome.serving import Limits, Shelf, create_app, server
 
     key = read_key(key_file)
     places = {last_name(name): existing_store(name) for name in names or index_names()}
@@ -79,7 +80,12 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with ExitStack() as opened:
         stores = {name: opened.enter_context(open_store(place)) for name, place in places.items()}
-        app = create_app(encoder, stores, limits=limits, key=key, token_budget=budget)
+        shelf = Shelf(
+            home(),
+            {"model": lasting_name(model or str(settings.get("model", "small"))), "dtype": encoder.precision},
+            [name for name, place in places.items() if place == home() / name],
+        )
+        app = create_app(encoder, stores, limits=limits, key=key, token_budget=budget, shelf=shelf)
         err.print(f"{encoder.name}, indexes: {', '.join(sorted(stores)) or 'none'}", markup=False)
         if key is None and host not in _LOOPBACK:
             note(f"{host} can be reached from elsewhere and there is no key: anybody may read and write")

@@ -4,5 +4,6 @@ text-embeddings-inference's language, and for search itself. Needs the extra `se
 from trichrome.serving.app import create_app
 from trichrome.serving.limits import Limits
 from trichrome.serving.run import server
+from trichrome.serving.shelf import Shelf
 
-__all__ = ["Limits", "create_app", "server"]
+__all__ = ["Limits", "Shelf", "create_app", "server"]

@@ -22,6 +22,7 @@ from trichrome.serving.limits import Limits
 from trichrome.serving.metrics import CONTENT_TYPE, Metrics
 from trichrome.serving.protocol import ServedEncoder
 from trichrome.serving.searching import index_routes
+from trichrome.serving.shelf import Shelf
 from trichrome.serving.static import page_routes
 
 log = logging.getLogger("trichrome.serving")
@@ -51,16 +52,18 @@ def create_app(
     limits: Limits | None = None,
     key: str | None = None,
     token_budget: int = CPU_TOKENS,
+    shelf: Shelf | None = None,
 ) -> FastAPI:
     """An ASGI application; the stores are closed when it shuts down.
 
     stores: indexes by name. key: what clients must send as `Authorization: Bearer KEY`, to everything but
     /health, /ready, /metrics and the page's own files. token_budget: padded tokens of a forward pass.
+    shelf: where clients may make and remove indexes; they may not where it is None.
     ModelMismatch where a store was built with another model.
     """
     limits, metrics = limits or Limits(), Metrics()
     batcher = Batcher(encoder, limits, metrics, token_budget=token_budget)
-    indexes = Indexes(encoder, stores, batcher)
+    indexes = Indexes(encoder, stores, batcher, shelf)
     warm = False
 
     @asynccontextmanager

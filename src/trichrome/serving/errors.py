@@ -17,9 +17,11 @@ from trichrome.errors import TrichromeError
 TYPES = {
     400: "bad_request",
     401: "unauthorized",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     408: "timeout",
+    409: "conflict",
     413: "too_large",
     422: "invalid",
     429: "overloaded",

@@ -176,6 +176,15 @@ class SearchAnswer(Answer):
     query: list[WeighedToken] | None = None
 
 
+class IndexRequest(Request):
+    """kind: of store, in a folder; exact is for few documents. passage_tokens: of a passage that longer
+    documents are cut into, as many as the model reads by default; overlap: tokens that the next repeats."""
+
+    kind: Literal["embedded", "exact"] = "embedded"
+    passage_tokens: int | None = Field(None, ge=1)
+    overlap: int | None = Field(None, ge=0)
+
+
 class IndexAnswer(Answer):
     """signals: the outputs that can be searched by. documents: passages stored."""
 

@@ -23,6 +23,7 @@ from trichrome.serving.batcher import Batcher
 from trichrome.serving.errors import Refusal
 from trichrome.serving.locks import ReadWriteLock
 from trichrome.serving.protocol import ServedEncoder
+from trichrome.serving.shelf import Shelf
 
 T = TypeVar("T")
 log = logging.getLogger("trichrome.serving")
@@ -53,24 +54,37 @@ class ServedIndex:
     store: Store
     searcher: Searcher
     lock: ReadWriteLock = field(default_factory=ReadWriteLock)
+    removed: bool = False
 
     def passage_size(self, encoder: ServedEncoder) -> tuple[int, int]:
         """Tokens of a passage and how many the next repeats: as it was indexed, or as much as is read."""
-        prompt = len(encoder.tokenizer.plain([encoder.config.prompts["passage"]])[0])
-        longest = max(encoder.config.max_tokens - prompt - 4, 1)
+        longest = longest_passage(encoder)
         size, overlap = (self.store.manifest.settings.get(name) for name in ("passage_tokens", "overlap"))
         tokens = min(size, longest) if isinstance(size, int) else longest
         return tokens, min(overlap, tokens // 2) if isinstance(overlap, int) else min(32, tokens // 2)
+
+
+def longest_passage(encoder: ServedEncoder) -> int:
+    """Tokens of a passage that is read whole, with its prompt and special tokens."""
+    prompt = len(encoder.tokenizer.plain([encoder.config.prompts["passage"]])[0])
+    return max(encoder.config.max_tokens - prompt - 4, 1)
 
 
 class Indexes:
     """All indexes, used from an event loop; the stores are touched in threads only."""
 
     def __init__(
-        self, encoder: ServedEncoder, stores: Mapping[str, Store], batcher: Batcher, threads: int = 4
+        self,
+        encoder: ServedEncoder,
+        stores: Mapping[str, Store],
+        batcher: Batcher,
+        shelf: Shelf | None = None,
+        threads: int = 4,
     ) -> None:
-        """ModelMismatch where a store was built with another model."""
-        self._encoder, self._batcher = encoder, batcher
+        """shelf: where indexes are made and removed, if they are. ModelMismatch where a store was built with
+        another model."""
+        self._encoder, self._batcher, self._shelf = encoder, batcher, shelf
+        self._making = asyncio.Lock()
         self._threads = ThreadPoolExecutor(threads, "store")
         self.all = {
             name: ServedIndex(name, store, Searcher(encoder, store)) for name, store in stores.items()
@@ -99,6 +113,7 @@ class Indexes:
 
         def locked() -> T:
             with index.lock.reading():
+                _refuse_removed(index)
                 return call()
 
         return await self._in_thread(locked)
@@ -110,6 +125,7 @@ class Indexes:
 
         def locked() -> T:
             with index.lock.writing():
+                _refuse_removed(index)
                 try:
                     return call()
                 except TrichromeError as error:
@@ -121,6 +137,63 @@ class Indexes:
 
     def _in_thread(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def create(
+        self, name: str, kind: str, passage_tokens: int | None, overlap: int | None
+    ) -> tuple[ServedIndex, bool]:
+        """An empty index, and True; or the one of this name that was made alike, and False.
+
+        Refusal 403 where this server makes none, 409 where there is another of this name, 422 for passages
+        that the model can't read whole; see `Shelf.create`.
+        """
+        longest = longest_passage(self._encoder)
+        if passage_tokens is not None and passage_tokens > longest:
+            message = f"passages of {passage_tokens} tokens: the model reads at most {longest}"
+            raise Refusal(422, message, param="passage_tokens")
+        if overlap is not None and overlap > (passage_tokens or longest) // 2:
+            raise Refusal(422, "the overlap is at most half of a passage", param="overlap")
+        async with self._making:
+            shelf = self._shelf_or_refuse()
+            if name in self.all:
+                manifest = self.all[name].store.manifest
+                there = [manifest.kind, *map(manifest.settings.get, ("passage_tokens", "overlap"))]
+                if there != [kind, passage_tokens, overlap]:
+                    message = f"there is an index {name!r} that was made otherwise: remove it first"
+                    raise Refusal(409, message, param="name")
+                return self.all[name], False
+
+            def make() -> ServedIndex:
+                store = shelf.create(name, self._encoder, kind, passage_tokens, overlap)
+                self.all[name] = ServedIndex(name, store, Searcher(self._encoder, store))
+                return self.all[name]
+
+            return await asyncio.shield(self._in_thread(make)), True
+
+    async def remove(self, name: str) -> None:
+        """Remove an index with all its documents, when what began on it is done.
+
+        Refusal 404 where there is none, 403 where it doesn't lie where this server makes indexes.
+        """
+        async with self._making:
+            index, shelf = self.get(name), self._shelf_or_refuse()
+            if name not in shelf.names:
+                message = f"index {name!r} lies elsewhere: remove it there"
+                raise Refusal(403, message, param="name")
+
+            def remove() -> None:
+                try:
+                    shelf.remove(name, index.store)
+                except OSError as error:
+                    raise TrichromeError(f"could not be removed ({error.strerror or error})") from error
+                index.removed = True
+                del self.all[name]
+
+            await self.write(index, remove)
+
+    def _shelf_or_refuse(self) -> Shelf:
+        if self._shelf is None:
+            raise Refusal(403, "this server makes and removes no indexes")
+        return self._shelf
 
     async def add(self, index: ServedIndex, documents: Sequence[Document]) -> tuple[Changes, int]:
         """Add or replace documents, cut into passages as the index's others are; the changes, and the tokens
@@ -234,6 +307,11 @@ def finish_removal(store: Store) -> int:
     ids = store.payloads(row)[0].get("ids")
     stale = [id for id in ids if isinstance(id, str)] if isinstance(ids, list) else []
     return store.delete([*stale, REMOVING]) - 1
+
+
+def _refuse_removed(index: ServedIndex) -> None:
+    if index.removed:
+        raise Refusal(404, f"index {index.name!r} was removed meanwhile", param="name")
 
 
 def _hashes(store: Store, ids: Sequence[str]) -> dict[str, object]:

@@ -22,6 +22,7 @@ from trichrome.serving.index_schemas import (
     DocumentsRequest,
     IndexAnswer,
     IndexesAnswer,
+    IndexRequest,
     SearchAnswer,
     SearchRequest,
     ValuesAnswer,
@@ -42,7 +43,8 @@ def index_routes(indexes: Indexes, batcher: Batcher) -> APIRouter:
     @router.get("/indexes", response_model=IndexesAnswer, responses=documented())
     async def all_indexes() -> Response:
         """The indexes of this server."""
-        found = [await describe(index) for _, index in sorted(indexes.all.items())]
+        served = [index for _, index in sorted(indexes.all.items())]
+        found = [await describe(index) for index in served if not index.removed]
         return await answer(lambda: {"indexes": found})
 
     @router.get("/indexes/{name}", response_model=IndexAnswer, responses=documented(404))
@@ -50,6 +52,27 @@ def index_routes(indexes: Indexes, batcher: Batcher) -> APIRouter:
         """One index."""
         found = await describe(indexes.get(name))
         return await answer(lambda: found)
+
+    @router.put(
+        "/indexes/{name}",
+        response_model=IndexAnswer,
+        status_code=201,
+        responses={**documented(403, 409), 200: {"model": IndexAnswer, "description": "It was there."}},
+    )
+    async def create(name: Name, body: IndexRequest | None = None) -> Response:
+        """Make an empty index. One that is there and was made alike is left as it is."""
+        wanted = body or IndexRequest()
+        index, made = await indexes.create(name, wanted.kind, wanted.passage_tokens, wanted.overlap)
+        found = await describe(index)
+        response = await answer(lambda: found)
+        response.status_code = 201 if made else 200
+        return response
+
+    @router.delete("/indexes/{name}", status_code=204, responses=documented(403, 404))
+    async def remove(name: Name) -> Response:
+        """Remove an index with all its documents."""
+        await indexes.remove(name)
+        return Response(status_code=204)
 
     async def describe(index: ServedIndex) -> dict[str, Any]:
         manifest = index.store.manifest
