@@ -17,13 +17,21 @@ from trichrome.scoring import score
 DIM, TOKEN_DIM, VOCABULARY = 16, 8, 60
 #: How far a store's score may lie from the score computed here.
 TOLERANCE = {"exact": 1e-5, "embedded": 1e-3, "qdrant": 1e-5, "qdrant server": 1e-3, "postgres": 1e-5}
+#: Kinds that compress: how a store of them is created, and how far a number of a token vector may lie off.
+PACKED: dict[str, dict[str, Any]] = {
+    "exact int8": {"kind": "exact", "dense_search": "int8", "multivector_dtype": "int8"},
+    "exact int4": {"kind": "exact", "dense_search": "binary", "multivector_dtype": "int4"},
+    "embedded float32": {"kind": "embedded", "dense_search": "float32"},
+}
+TOKEN_TOLERANCE = {"int8": 0.005, "int4": 0.1}
+TOLERANCE |= {"exact int8": 0.01, "exact int4": 0.12, "embedded float32": 1e-3}
 
 
 def make_store(place: Place, kind: str, **changes: Any) -> Store:
     """An empty store for `random_embeddings`; of a folder's store the kind says which."""
     shape = {"dense_dim": DIM, "sparse": True, "multivector_dim": TOKEN_DIM}
     fixed = {"model": "tiny", "fingerprint": "f" * 64, "kind": None if is_url(place) else kind}
-    return create_store(place, **{**fixed, **shape, **changes})
+    return create_store(place, **{**fixed, **shape, **PACKED.get(kind, {}), **changes})
 
 
 def random_embeddings(n: int, seed: int) -> Embeddings:
@@ -61,16 +69,25 @@ def assert_holds(store: Store, ids: list[str], embeddings: Embeddings, payloads:
     assert store.ids(rows) == ids
     assert store.payloads(rows) == payloads
     assert store.documents(rows) == list(zip(ids, payloads, strict=True))
-    assert_same(store.embeddings(rows), embeddings)
+    assert_same(store.embeddings(rows), embeddings, token_tolerance(store))
 
 
-def assert_same(found: Embeddings, wanted: Embeddings) -> None:
-    """Equal, bit for bit."""
+def token_tolerance(store: Store) -> float:
+    """How far a number of a stored token vector may lie from what was added."""
+    return TOKEN_TOLERANCE.get(store.manifest.multivector_dtype, 0.0)
+
+
+def assert_same(found: Embeddings, wanted: Embeddings, token_tolerance: float = 0) -> None:
+    """Equal, bit for bit; of token vectors that are packed each number nearly."""
     assert len(found) == len(wanted)
     assert found.signals == wanted.signals
     for got, want in zip(found, wanted, strict=True):
         for name in ("dense", "token_ids", "token_weights", "multivector"):
-            np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
+            off = token_tolerance if name == "multivector" else 0
+            ours, theirs = getattr(got, name), getattr(want, name)
+            assert (ours is None) == (theirs is None), name
+            if ours is not None:
+                np.testing.assert_allclose(ours, theirs, rtol=0, atol=off, err_msg=name)
 
 
 def processes() -> BaseContext:

@@ -95,7 +95,8 @@ def test_creating_refuses_a_folder_in_use(store: Store, kind: str, folder: Path)
         ({"kind": "sqlite"}, "unknown kind of store 'sqlite'"),
         ({"dense_dim": 0}, "dense_dim must be a positive number"),
         ({"multivector_dim": True}, "multivector_dim must be a positive number"),
-        ({"multivector_dtype": "int8"}, "must be float16 or float32"),
+        ({"multivector_dtype": "int2"}, r"multivector_dtype of the .* store must be float16 or float32"),
+        ({"dense_search": "int4"}, r"dense_search of the .* store must be .*int8"),
         ({"dense_dim": None, "sparse": False}, "needs dense or sparse vectors"),
     ],
 )

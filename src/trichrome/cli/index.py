@@ -47,6 +47,14 @@ def index(
         typer.Option("--model", "-m", help="Folder or hub id; small (built in) for a new index."),
     ] = None,
     dtype: PrecisionOption = "auto",
+    dense_search: Annotated[
+        Literal["float32", "int8", "binary"] | None,
+        typer.Option(help="What dense search reads first; embedded: int8, exact: float32 by default."),
+    ] = None,
+    multivector_dtype: Annotated[
+        Literal["float32", "float16", "int8", "int4"] | None,
+        typer.Option(help="Of stored token vectors: float16 by default; int8 and int4 in an exact store."),
+    ] = None,
     passage_tokens: Annotated[
         int | None,
         typer.Option(
@@ -72,6 +80,7 @@ def index(
     place = store_place(to)
     if is_encoded(path):
         given = (model, passage_tokens, overlap, format, skip_bad or None, prune or None)
+        given += (dense_search, multivector_dtype)
         if dtype != "auto" or any(value is not None for value in given):
             raise TrichromeError(
                 f"{path}: these documents are cut and encoded already: besides --kind, no option changes how"
@@ -102,7 +111,7 @@ def index(
         "overlap": shared,
     }
     refuse_other_settings(place, kept, settings)
-    store = open_or_create(place, kind, encoder, settings)
+    store = open_or_create(place, kind, encoder, settings, dense_search, multivector_dtype)
     with store, counting_cuts() as cut:
         try:
             with bar("index", total) as shown:
@@ -235,16 +244,36 @@ class Watched:
         self._shown.at(self._before, self._free)
 
 
-def open_or_create(place: Place, kind: str | None, encoder: Encoder, settings: Mapping[str, JSON]) -> Store:
-    """The store of this place; a new one where there is none."""
+def open_or_create(
+    place: Place,
+    kind: str | None,
+    encoder: Encoder,
+    settings: Mapping[str, JSON],
+    dense_search: str | None = None,
+    multivector_dtype: str | None = None,
+) -> Store:
+    """The store of this place; a new one where there is none. TrichromeError: it is there, made otherwise."""
     from trichrome.index import create_store_for, has_store, open_store, read_manifest
     from trichrome.index.urls import shown
 
     if not has_store(place):
-        return create_store_for(encoder, place, kind=kind, settings=settings)
-    kind_there = read_manifest(place).kind
-    if kind not in (None, kind_there):
-        raise TrichromeError(f"{shown(place)}: this index is of the kind {kind_there}; leave --kind out")
+        return create_store_for(
+            encoder,
+            place,
+            kind=kind,
+            multivector_dtype=multivector_dtype or "float16",
+            dense_search=dense_search,
+            settings=settings,
+        )
+    there = read_manifest(place)
+    if kind not in (None, there.kind):
+        raise TrichromeError(f"{shown(place)}: this index is of the kind {there.kind}; leave --kind out")
+    for name, wanted in (("dense_search", dense_search), ("multivector_dtype", multivector_dtype)):
+        if wanted not in (None, getattr(there, name)):
+            raise TrichromeError(
+                f"{shown(place)}: this index was made with {name} {getattr(there, name)}, not {wanted}; "
+                f"leave --{name.replace('_', '-')} out, or make a new index"
+            )
     return open_store(place)
 
 

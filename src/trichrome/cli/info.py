@@ -114,6 +114,7 @@ def _index(name: str, place: Place) -> dict[str, Any]:
         "sparse": manifest.sparse,
         "multivector": manifest.multivector_dim,
         "multivector_dtype": manifest.multivector_dtype,
+        "dense_search": manifest.dense_search,
         "settings": dict(manifest.settings),
         "layout": manifest.version,
     }

@@ -45,9 +45,15 @@ from trichrome.records import Payload
 T = TypeVar("T")
 
 _HNSW = engine.HnswIndexConfig(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=10_000)
-#: The graph is walked over int8 copies of the vectors, which stay in memory: a quarter of the traffic, so
+#: The graph is walked over codes of the vectors, which stay in memory. int8: a quarter of the traffic, so
 #: twice as fast to build and to search. The best are scored again with the stored vectors.
-_INT8 = engine.ScalarQuantizationConfig(engine.ScalarType.Int8, memory=engine.Memory.Cached)
+_CODES = {
+    "int8": engine.ScalarQuantizationConfig(engine.ScalarType.Int8, memory=engine.Memory.Cached),
+    "binary": engine.BinaryQuantizationConfig(memory=engine.Memory.Cached),
+    "float32": None,
+}
+#: How many times k rougher codes than int8 have scored again.
+_ROUGHER = {"binary": 8.0}
 #: Vectors that only score a few candidates are mapped, not read as a whole whenever a store is opened.
 _MAPPED = engine.Memory.Cold
 #: Multivectors only rerank: no graph over them.
@@ -81,7 +87,7 @@ class EmbeddedStore:
                 manifest.dense_dim,
                 engine.Distance.Dot,
                 hnsw_config=_HNSW,
-                quantization_config=_INT8,
+                quantization_config=_CODES[manifest.dense_search],
                 memory=_MAPPED,
             )
         if manifest.multivector_dim is not None:
@@ -248,9 +254,10 @@ class EmbeddedStore:
         check_query(self._manifest, signal, query, search=True)
         if k <= 0:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
+        more = _ROUGHER.get(self._manifest.dense_search, OVERSAMPLING)
         params = engine.SearchParams(
-            hnsw_ef=max(2 * k, SEARCH_EF),
-            quantization=engine.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING),
+            hnsw_ef=max(int(more * k), SEARCH_EF),
+            quantization=engine.QuantizationSearchParams(rescore=True, oversampling=more),
         )
         rows, scores = _found(self._shard.query(_request(signal, query, k, to_engine(where), params)))
         order = np.lexsort((rows, -scores))

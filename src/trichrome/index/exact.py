@@ -18,10 +18,11 @@ import numpy as np
 from filelock import BaseFileLock
 from numpy.typing import NDArray
 
-from trichrome.embeddings import Embedding, Embeddings
+from trichrome.embeddings import Embedding, Embeddings, MultiVector
 from trichrome.errors import TrichromeError
 from trichrome.index import commits
 from trichrome.index.checks import check_batch, check_query, query_tokens
+from trichrome.index.codes import TokenFormat, coded_scores
 from trichrome.index.commits import State, assemble, segment_path
 from trichrome.index.filters import check_filter
 from trichrome.index.maxsim import maxsim
@@ -32,6 +33,8 @@ from trichrome.records import Payload
 
 #: So many neighbouring segments of one size class become one: a document is rewritten a few times at most.
 _FAN_IN = 8
+#: Where codes find a dense search's candidates, so many times k, and these at least, are scored by vectors.
+_RESCORED, _LEAST_RESCORED = 8, 256
 #: A merged segment stays below these, which bound the memory that merging takes.
 _MAX_ROWS = 1 << 17
 _MAX_BYTES = 1 << 30
@@ -44,6 +47,11 @@ class ExactStore:
         """Open the data under `path`; `lock` is held, and released by close."""
         self._path, self._manifest, self._lock = path, manifest, lock
         self._current: State | None = commits.load(path)
+        for segment in self._current.segments:
+            segment.fits(manifest)
+        self._tokens: TokenFormat | None = None
+        if manifest.multivector_dim is not None:
+            self._tokens = TokenFormat(manifest.multivector_dtype, manifest.multivector_dim)
         self._changing = RLock()  # changes come one after another; a search goes on with the state it took
 
     @staticmethod
@@ -76,8 +84,8 @@ class ExactStore:
             live[replaced[replaced >= 0]] = False
             path = segment_path(self._path, state.serial + 1)
             with self._whole_or_not():
-                dtype = self._manifest.multivector_dtype
-                write_segment(path, rows, [id.encode() for id in ids], texts, embeddings, dtype)
+                names = [id.encode() for id in ids]
+                write_segment(path, rows, names, texts, self._pack(embeddings), self._manifest.dense_search)
                 segments = (*state.segments, Segment.open(path))
                 self._commit(assemble(segments, live, state.next_row + len(ids), state.serial + 1))
             self._merge_small()
@@ -125,7 +133,7 @@ class ExactStore:
         path = segment_path(self._path, state.serial + 1)
         masks = [state.live[state.starts[i] : state.starts[i + 1]] for i in range(first, last)]
         with self._whole_or_not():
-            kept = merge_segments(path, state.segments[first:last], masks, self._manifest.multivector_dtype)
+            kept = merge_segments(path, state.segments[first:last], masks, self._manifest.dense_search)
             merged = (Segment.open(path),) if kept else ()
             before, after = state.live[: state.starts[first]], state.live[state.starts[last] :]
             live = np.concatenate([before, np.ones(kept, np.bool_), after])
@@ -189,7 +197,18 @@ class ExactStore:
         if not found:
             return no_embeddings(self._manifest)
         parts = Embeddings.concatenate([segment.embeddings[locals] for segment, locals, _ in found])
-        return parts[np.argsort(np.concatenate([places for _, _, places in found]))]
+        stored = parts[np.argsort(np.concatenate([places for _, _, places in found]))]
+        if stored.multivector is None or self._tokens is None:
+            return stored
+        floats = self._tokens.unpack(stored.multivector.vectors)
+        return replace(stored, multivector=MultiVector(stored.multivector.offsets, floats))
+
+    def _pack(self, embeddings: Embeddings) -> Embeddings:
+        """With token vectors as they are stored."""
+        if embeddings.multivector is None or self._tokens is None:
+            return embeddings
+        packed = self._tokens.pack(embeddings.multivector.vectors)
+        return replace(embeddings, multivector=MultiVector(embeddings.multivector.offsets, packed))
 
     def count(self, where: Filter | None = None) -> int:
         return int(self._allowed(self._state, where).sum())
@@ -206,26 +225,41 @@ class ExactStore:
         state = self._state
         check_query(self._manifest, signal, query, search=True)
         allowed = self._allowed(state, where)
+        by_codes = signal == "dense" and self._manifest.dense_search != "float32"
         scores = np.zeros(len(state.rows), dtype=np.float32)
         for i, segment in enumerate(state.segments):
             out = scores[state.starts[i] : state.starts[i + 1]]
-            if signal == "dense":
-                np.dot(segment.arrays["dense"], np.asarray(query.dense, np.float32), out=out)
-            else:
+            if signal == "sparse":
                 accumulate(*query_tokens(query), *segment.postings, out)
+            elif by_codes:
+                codes = segment.dense_codes
+                coded_scores(np.asarray(query.dense), self._manifest.dense_search, codes, out)
+            else:
+                np.dot(segment.arrays["dense"], np.asarray(query.dense, np.float32), out=out)
+        if by_codes and k > 0:
+            near = np.sort(top_k(scores, allowed, max(_LEAST_RESCORED, _RESCORED * k)))
+            allowed = np.zeros_like(allowed)
+            allowed[near] = True
+            scores[near] = self._scores(state, "dense", query, state.rows[near])
         best = top_k(scores, allowed, k, floor=0.0 if signal == "sparse" else -np.inf)
         return Candidates(state.rows[best], scores[best])
 
     def scores(self, signal: str, query: Embedding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         check_query(self._manifest, signal, query)
+        return self._scores(self._state, signal, query, rows)
+
+    def _scores(
+        self, state: State, signal: str, query: Embedding, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         scores = np.zeros(len(rows), dtype=np.float32)
-        for segment, locals, places in self._state.by_segment(rows):
+        for segment, locals, places in state.by_segment(rows):
             if signal == "dense":
                 scores[places] = segment.arrays["dense"][locals] @ np.asarray(query.dense, np.float32)
             elif signal == "sparse":
                 scores[places] = pair_scores(*query_tokens(query), *segment.sparse, locals)
-            elif query.multivector is not None:
-                scores[places] = maxsim(query.multivector, token_vectors(segment, locals))
+            elif query.multivector is not None and self._tokens is not None:
+                tokens = token_vectors(segment, locals)
+                scores[places] = maxsim(query.multivector, tokens, self._tokens.widen)
         return scores
 
     def scores_of(

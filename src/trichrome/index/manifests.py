@@ -13,6 +13,17 @@ from trichrome.index.urls import SERVER_KINDS
 #: The kinds of stores that are folders.
 KINDS = ("embedded", "exact")
 
+#: What a kind of store can read in a dense search, its default first. Servers have settings of their own.
+DENSE_SEARCH = {"embedded": ("int8", "float32", "binary"), "exact": ("float32", "int8", "binary")}
+#: The dtypes in which a kind of store can keep token vectors.
+TOKEN_DTYPES = {"exact": ("float16", "float32", "int8", "int4")}
+_NO_CHOICE, _FLOATS = ("float32",), ("float16", "float32")
+
+
+def default_dense_search(kind: str) -> str:
+    """What a store of this kind reads in a dense search where nothing else was asked for."""
+    return DENSE_SEARCH.get(kind, _NO_CHOICE)[0]
+
 
 def manifest_json(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON values."""
@@ -34,6 +45,8 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
         raise TrichromeError(
             f"{where}: the store has layout version {version}, this trichrome reads {LAYOUT_VERSION}; {cure}"
         )
+    if "kind" in values:  # stores from before there was a choice
+        values.setdefault("dense_search", default_dense_search(values["kind"]))
     if set(values) != (names := {field.name for field in fields(Manifest)}):
         odd = sorted(set(values) ^ names)
         raise TrichromeError(f"{where}: the manifest is damaged (missing or unknown: {', '.join(odd)})")
@@ -50,10 +63,16 @@ def check_manifest(manifest: Manifest) -> None:
     kinds = (*KINDS, *SERVER_KINDS)
     if manifest.kind not in kinds:
         raise TrichromeError(f"unknown kind of store {manifest.kind!r}; there are {', '.join(kinds)}")
-    if manifest.multivector_dtype not in ("float16", "float32"):
-        raise TrichromeError(
-            f"multivector_dtype must be float16 or float32, not {manifest.multivector_dtype!r}"
-        )
+    choices = {
+        "multivector_dtype": TOKEN_DTYPES.get(manifest.kind, _FLOATS),
+        "dense_search": DENSE_SEARCH.get(manifest.kind, _NO_CHOICE),
+    }
+    for name, known in choices.items():
+        if getattr(manifest, name) not in known:
+            raise TrichromeError(
+                f"{name} of the {manifest.kind} store must be {' or '.join(known)}, "
+                f"not {getattr(manifest, name)!r}"
+            )
     for name in ("dense_dim", "multivector_dim"):
         width = getattr(manifest, name)
         if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from trichrome.errors import StoreLocked, TrichromeError
-from trichrome.index.manifests import KINDS, check_manifest, manifest_json, parse_manifest
+from trichrome.index.manifests import (
+    KINDS,
+    check_manifest,
+    default_dense_search,
+    manifest_json,
+    parse_manifest,
+)
 from trichrome.index.store import Manifest, Store
 from trichrome.index.urls import Place, is_url, kind_of, server_of, shown
 from trichrome.records import JSON
@@ -36,9 +42,10 @@ def create_store(
     multivector_dim: int | None,
     kind: str | None = None,
     multivector_dtype: str = "float16",
+    dense_search: str | None = None,
     settings: Mapping[str, JSON] | None = None,
 ) -> Store:
-    """Create an empty store and open it. See `Manifest` for the fields.
+    """Create an empty store and open it. See `Manifest` for the fields; dense_search None is the kind's own.
 
     place: a folder, absent or empty, or a URL where there is no store yet. kind: of a folder's store,
     embedded where it is not said; a URL's scheme says its own. The store appears whole: a crash leaves no
@@ -63,6 +70,7 @@ def create_store(
         multivector_dim,
         multivector_dtype,
         dict(settings or {}),
+        dense_search=dense_search or default_dense_search(chosen),
     )
     check_manifest(manifest)
     if is_url(place):
@@ -77,6 +85,7 @@ def create_store_for(
     *,
     kind: str | None = None,
     multivector_dtype: str = "float16",
+    dense_search: str | None = None,
     settings: Mapping[str, JSON] | None = None,
 ) -> Store:
     """`create_store` for all the outputs of an encoder."""
@@ -89,6 +98,7 @@ def create_store_for(
         multivector_dim=encoder.config.multivector_dim,
         kind=kind,
         multivector_dtype=multivector_dtype,
+        dense_search=dense_search,
         settings=settings,
     )
 

@@ -3,7 +3,9 @@
 One safetensors file holds, for n documents in the order of their rows:
     rows [n]; id_starts [n+1], id_bytes; payload_starts [n+1], payload_bytes (one JSON object a document)
     hashes [n] ascending, hash_order [n]     the index of ids: document hash_order[i] has hashes[i]
-    dense [n, D]; sparse.indptr [n+1], .ids, .weights; multivector.offsets [n+1], .vectors   where stored
+    dense [n, D] float32, and dense.codes, .scales, … beside it as `codes.dense_codes` makes them
+    sparse.indptr [n+1], .ids, .weights
+    multivector.offsets [n+1], .vectors      floats, or bytes as `codes.TokenFormat` packs them
     postings.terms, .starts, .texts, .weights             see sparse_kernel.build_postings
 """
 
@@ -18,15 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trichrome.embeddings import Embeddings, MultiVector, Sparse
+from trichrome.embeddings import Embeddings, MultiVector, Sparse, check_offsets
+from trichrome.errors import TrichromeError
+from trichrome.index.codes import Array, TokenFormat, check_codes, dense_codes
 from trichrome.index.filters import field_of, satisfies
 from trichrome.index.keys import hash_ids
 from trichrome.index.sparse_kernel import build_postings
-from trichrome.index.store import Filter
+from trichrome.index.store import Filter, Manifest
 from trichrome.records import JSON, Payload
 from trichrome.storage import load_arrays, save_arrays
-
-Array = NDArray[Any]
 
 _CACHED_MASKS = 64  # filters a segment remembers: one byte a document each
 _CACHED_COLUMNS = 16  # payload fields a segment remembers
@@ -34,7 +36,7 @@ _CACHED_COLUMNS = 16  # payload fields a segment remembers
 
 @dataclass
 class Segment:
-    """One open segment. Everything in it is immutable but the caches."""
+    """One open segment. Everything in it is immutable but the caches. embeddings: token vectors as stored."""
 
     name: str
     path: Path
@@ -46,9 +48,63 @@ class Segment:
 
     @classmethod
     def open(cls, path: Path) -> Segment:
-        """Map a file that `write_segment` wrote; ValueError where it is cut short, OSError where absent."""
+        """Map a file that `write_segment` wrote; ValueError where it is cut short or damaged, OSError where
+        absent."""
         arrays = {name: np.asarray(array) for name, array in load_arrays(path).items()}
-        return cls(path.stem, path, arrays["rows"], Embeddings.from_arrays(arrays), arrays)
+        try:
+            made = cls(path.stem, path, arrays["rows"], Embeddings.from_arrays(arrays), arrays)
+            made._check()
+        except (KeyError, ValueError, TypeError) as error:
+            raise TrichromeError(f"{path}: damaged ({error})") from None
+        return made
+
+    def _check(self) -> None:
+        """Raise where a number would lead outside of an array: compiled code does not look. It reads the
+        offsets and the postings, not the vectors."""
+        a, n = self.arrays, len(self)
+        for name in ("rows", "hashes", "id_starts", "payload_starts"):
+            if a[name].dtype != np.int64 or a[name].ndim != 1:
+                raise ValueError(f"{name}: {a[name].dtype} of shape {a[name].shape}")
+        if n and ((a["rows"][1:] <= a["rows"][:-1]).any() or a["rows"][0] < 0):
+            raise ValueError("rows must ascend")
+        self.embeddings.check(packed=True)
+        lengths = {"hashes": len(a["hashes"]), "hash_order": len(a["hash_order"])}
+        lengths |= {name: len(a[f"{name}_starts"]) - 1 for name in ("id", "payload")}
+        if self.embeddings.signals:
+            lengths["embeddings"] = len(self.embeddings)
+        for name, length in lengths.items():
+            if length != n:
+                raise ValueError(f"{length} {name} of {n} documents")
+        for name in ("id", "payload"):
+            check_offsets(f"{name}_starts", a[f"{name}_starts"], len(a[f"{name}_bytes"]))
+        _check_within("hash_order", a["hash_order"], n)
+        if self.embeddings.sparse is not None:
+            terms, starts, texts, weights = self.postings
+            check_offsets("postings.starts", starts, len(texts))
+            _check_within("postings.texts", texts, n)
+            if len(starts) != len(terms) + 1 or len(weights) != len(texts):
+                raise ValueError("the postings' parts differ in length")
+            if weights.dtype != np.float32 or terms.dtype != np.int32:
+                raise ValueError("the postings hold numbers of another type")
+
+    def fits(self, manifest: Manifest) -> None:
+        """TrichromeError where the vectors are not those that a store's manifest names."""
+        e = self.embeddings
+        widths = (
+            None if e.dense is None else e.dense.shape[1],
+            e.sparse is not None,
+            None if e.multivector is None else (e.multivector.vectors.dtype, e.multivector.vectors.shape[1]),
+        )
+        tokens = None
+        if manifest.multivector_dim is not None:
+            tokens = TokenFormat(manifest.multivector_dtype, manifest.multivector_dim).stored
+        if widths != (manifest.dense_dim, manifest.sparse, tokens):
+            raise TrichromeError(f"{self.path}: damaged (its vectors are not those that the manifest names)")
+        if e.dense is not None:
+            try:
+                check_codes(self.dense_codes, manifest.dense_search, e.dense)
+            except ValueError as error:
+                raise TrichromeError(f"{self.path}: damaged ({error})") from None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,6 +117,12 @@ class Segment:
     def sparse(self) -> tuple[Array, Array, Array]:
         """indptr [n+1], ids and weights [nnz]."""
         return self.arrays["sparse.indptr"], self.arrays["sparse.ids"], self.arrays["sparse.weights"]
+
+    @property
+    def dense_codes(self) -> dict[str, Array]:
+        """What `codes.dense_codes` made of the dense vectors."""
+        prefix = "dense."
+        return {name.removeprefix(prefix): a for name, a in self.arrays.items() if name.startswith(prefix)}
 
     @property
     def postings(self) -> tuple[Array, Array, Array, Array]:
@@ -89,10 +151,20 @@ class Segment:
         return self._slice("payload", local)
 
     def id(self, local: int) -> str:
-        return self.id_bytes(local).decode()
+        try:
+            return self.id_bytes(local).decode()
+        except UnicodeDecodeError as error:
+            raise TrichromeError(f"{self.path}: the id of document {local} is damaged ({error})") from None
 
     def payload(self, local: int) -> Payload:
-        payload: Payload = json.loads(self.payload_bytes(local))
+        try:
+            payload = json.loads(self.payload_bytes(local))
+        except (ValueError, RecursionError) as error:
+            raise TrichromeError(
+                f"{self.path}: the payload of document {local} is damaged ({error})"
+            ) from None
+        if not isinstance(payload, dict):
+            raise TrichromeError(f"{self.path}: the payload of document {local} is damaged (no object)")
         return payload
 
     def _slice(self, name: str, local: int) -> bytes:
@@ -127,6 +199,14 @@ class Segment:
         return self._columns[name]
 
 
+def _check_within(name: str, numbers: Array, n: int) -> None:
+    """ValueError unless all are whole numbers from 0 to n - 1."""
+    if numbers.dtype != np.int32 or numbers.ndim != 1:
+        raise ValueError(f"{name}: {numbers.dtype} of shape {numbers.shape}")
+    if len(numbers) and (numbers.min() < 0 or numbers.max() >= n):
+        raise ValueError(f"{name} names documents that are not there")
+
+
 def _remember(cache: dict[str, Any], key: str, value: Any, limit: int) -> None:
     while len(cache) >= limit:
         cache.pop(next(iter(cache)), None)  # the oldest; another thread may have been faster
@@ -139,9 +219,13 @@ def write_segment(
     ids: Sequence[bytes],
     payloads: Sequence[bytes],
     embeddings: Embeddings,
-    multivector_dtype: str,
+    dense_search: str,
 ) -> None:
-    """Write n documents as one file, whole or not at all. rows ascend; ids and payloads are UTF-8."""
+    """Write n documents as one file, whole or not at all.
+
+    rows ascend; ids and payloads are UTF-8; token vectors are packed already. dense_search: which codes of
+    the dense vectors are written beside them.
+    """
     hashes = hash_ids(id.decode() for id in ids)
     order = np.argsort(hashes, kind="stable")
     arrays: dict[str, Array] = {
@@ -155,6 +239,8 @@ def write_segment(
     }
     if embeddings.dense is not None:
         arrays["dense"] = np.asarray(embeddings.dense, dtype=np.float32)
+        coded = dense_codes(arrays["dense"], dense_search)
+        arrays |= {f"dense.{name}": array for name, array in coded.items()}
     if embeddings.sparse is not None:
         sparse = Sparse(
             np.asarray(embeddings.sparse.indptr, np.int64),
@@ -165,12 +251,12 @@ def write_segment(
         arrays |= {f"postings.{name}": array for name, array in build_postings(sparse).items()}
     if embeddings.multivector is not None:
         arrays["multivector.offsets"] = np.asarray(embeddings.multivector.offsets, np.int64)
-        arrays["multivector.vectors"] = np.asarray(embeddings.multivector.vectors, multivector_dtype)
+        arrays["multivector.vectors"] = np.asarray(embeddings.multivector.vectors)
     save_arrays(path, arrays)
 
 
 def merge_segments(
-    path: Path, segments: Sequence[Segment], live: Sequence[NDArray[np.bool_]], multivector_dtype: str
+    path: Path, segments: Sequence[Segment], live: Sequence[NDArray[np.bool_]], dense_search: str
 ) -> int:
     """Write the live documents of adjacent segments as one; how many there are. None are: no file.
 
@@ -192,13 +278,13 @@ def merge_segments(
                 if len(locals)
             ]
         ),
-        multivector_dtype,
+        dense_search,
     )
     return len(pairs)
 
 
-def token_vectors(segment: Segment, locals: NDArray[np.int64]) -> list[NDArray[np.floating[Any]]]:
-    """The [T, d'] views of some documents' token vectors."""
+def token_vectors(segment: Segment, locals: NDArray[np.int64]) -> list[Array]:
+    """The [T, …] views of some documents' token vectors, as they are stored."""
     multivector = segment.embeddings.multivector
     if not isinstance(multivector, MultiVector):
         raise ValueError(f"{segment.path}: holds no multivector output")

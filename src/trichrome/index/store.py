@@ -31,7 +31,9 @@ class Manifest:
 
     model: the encoder's name. fingerprint: the hash of its weights and settings; a query that another
     model encoded is refused. dense_dim, multivector_dim: widths, or None where the output is absent.
-    sparse: whether sparse vectors are stored. settings: how documents were cut and encoded, free to read.
+    sparse: whether sparse vectors are stored. multivector_dtype: of the stored token vectors; not every kind
+    has all (see `manifests`). settings: how documents were cut and encoded, free to read. dense_search: what
+    dense search reads to find its candidates (see `codes`); float32 vectors, kept beside, score them.
     version: of the layout on disk. kind: "exact" or "embedded".
     """
 
@@ -44,6 +46,12 @@ class Manifest:
     multivector_dtype: str = "float16"
     settings: Mapping[str, JSON] = field(default_factory=dict)
     version: int = LAYOUT_VERSION
+    dense_search: str = "float32"
+
+    @property
+    def token_floats(self) -> str:
+        """The dtype in which token vectors are handed out: float32 or float16."""
+        return "float32" if self.multivector_dtype == "float32" else "float16"
 
 
 def no_embeddings(manifest: Manifest) -> Embeddings:
@@ -54,7 +62,7 @@ def no_embeddings(manifest: Manifest) -> Embeddings:
         Sparse(none, np.empty(0, np.int32), np.empty(0, np.float32)) if manifest.sparse else None,
         None
         if manifest.multivector_dim is None
-        else MultiVector(none, np.empty((0, manifest.multivector_dim), manifest.multivector_dtype)),
+        else MultiVector(none, np.empty((0, manifest.multivector_dim), manifest.token_floats)),
     )
 
 
