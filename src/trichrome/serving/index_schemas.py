@@ -181,8 +181,8 @@ class IndexRequest(Request):
     documents are cut into, as many as the model reads by default; overlap: tokens that the next repeats."""
 
     kind: Literal["embedded", "exact"] = "embedded"
-    passage_tokens: int | None = Field(None, ge=1)
-    overlap: int | None = Field(None, ge=0)
+    passage_tokens: Annotated[int | None, Field(ge=1)] = None
+    overlap: Annotated[int | None, Field(ge=0)] = None
 
 
 class IndexAnswer(Answer):
