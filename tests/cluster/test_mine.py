@@ -106,7 +106,8 @@ def test_a_file_is_mined_as_on_one_machine(
     wanted = mine_files([rows], [alone], encoder, settings, pool=StorePool(store))[0]
     passes: list[str] = []
     made = mine_shards(
-        [rows], [together], corpus, encoder, settings, cluster=Cluster(actors=2),
+        [rows], [together], corpus, encoder, settings,
+        cluster=Cluster(actors=2 if name == "hybrid" else 1),  # one has two shards in a task
         passed=lambda what, at, total: passes.append(what),
     )[0]  # fmt: skip
     assert together.read_bytes() == alone.read_bytes()

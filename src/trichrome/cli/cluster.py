@@ -301,7 +301,7 @@ def mine(
                 cluster=Cluster(address, actors), threads=_threads(threads, actors, address),
                 described=wanted, done=done,
                 progress=lambda file, stage, at, total: tell(f"{file}: {stage}", at, total),
-                passed=lambda what, at, total: tell(f"shards: {what}", at, total),
+                passed=lambda what, at, total: tell(f"cluster: {what}", at, total),
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Stopped("stopped; finished files are kept, the same command goes on with the next") from None

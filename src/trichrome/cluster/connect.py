@@ -18,6 +18,7 @@ from trichrome.extras import require
 #: an item that kills every process (by its size, say) would never come to.
 BEGINNINGS = 16
 
+_STARTS = 3  # tries to start Ray here; on a busy machine its processes may miss each other
 _STARTING_MS = 300_000  # that Ray's own processes may take to start
 _ASKED_EVERY = 0.5  # seconds between two looks at the counts
 
@@ -54,18 +55,30 @@ class Cluster:
         if self.address is None:
             enough = max(os.cpu_count() or 1, self.actors * cpus)  # or the actors would wait for ever
             settings = {"address": "local", "num_cpus": enough, "include_dashboard": False}
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            where = self.address or "this machine"
-            raise TrichromeError(
-                f"no Ray cluster at {where} ({_line(error)}); check the address, and that Ray and Python are "
-                "of the same versions there"
-            ) from error
+        self._start(ray, settings)
         try:
             yield
         finally:
             ray.shutdown()
+
+    def _start(self, ray: Any, settings: dict[str, Any]) -> None:
+        for left in reversed(range(1 if self.address else _STARTS)):
+            try:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+                return
+            except Exception as error:
+                ray.shutdown()
+                if left:
+                    continue
+                if self.address is None:
+                    raise TrichromeError(
+                        f"Ray did not start on this machine ({_line(error)}); its logs are in "
+                        "/tmp/ray/session_latest/logs"
+                    ) from error
+                raise TrichromeError(
+                    f"no Ray cluster at {self.address} ({_line(error)}); check the address, and that Ray and "
+                    "Python are of the same versions there"
+                ) from error
 
     @contextmanager
     def tally(self, watch: Callable[[Tally], None]) -> Iterator[Any]:

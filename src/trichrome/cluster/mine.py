@@ -33,7 +33,7 @@ def mine_shards(
     """As `negatives.mine_files`, with candidates from an encoded corpus instead of a pool.
 
     encoder: of the queries, the corpus' own. settings.block: queries of one pass over the shards. threads:
-    of an actor. passed: called as (what, shards done, of how many) during a pass. A file that is mined
+    of an actor. passed: called as (what, tasks done, of how many) during a pass. A file that is mined
     already from this corpus in this way is left as it is.
     TrichromeError: another model than the corpus', an output that it lacks, sources that need all texts.
     """

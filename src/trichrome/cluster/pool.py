@@ -30,13 +30,16 @@ from trichrome.index.maxsim import maxsim
 from trichrome.index.sparse_kernel import pair_scores
 from trichrome.negatives.pool import Rows, Scores, plain
 
-#: Called as (what is done, shards done, of how many).
+#: Tasks of a search for each actor: they end at different times, so that the last ones are short.
+_TASKS_AN_ACTOR = 4
+
+#: Called as (what is done, tasks done, of how many).
 Passed = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Search:
-    """Searches a shard for one block of queries. lang: only its passages. threads: of the products."""
+    """Searches some shards for one block of queries. lang: only its passages. threads: of the products."""
 
     signal: str
     queries: Embeddings
@@ -44,27 +47,26 @@ class Search:
     lang: str | None
     threads: int
 
-    def __call__(self, item: tuple[str, int]) -> Best:
-        """(path, row at which it begins) of a shard → its best passages."""
+    def __call__(self, shards: Sequence[tuple[str, int]]) -> Best:
+        """(path, row at which it begins) of each shard → their best passages."""
         import torch
 
         torch.set_num_threads(self.threads)
-        path, start = Path(item[0]), item[1]
+        chunks = (chunk for path, start in shards for chunk in self._chunks(Path(path), start))
+        return best_of(self.signal, self.queries, chunks, self.k)
+
+    def _chunks(self, path: Path, start: int) -> Iterator[tuple[Rows, Embeddings]]:
         allowed = None if self.lang is None else language_rows(path, self.lang)
-
-        def chunks() -> Iterator[tuple[Rows, Embeddings]]:
-            first = 0
-            for passages in read_shard(path, [self.signal], columns=()):
-                made = passages.embeddings
-                rows = np.arange(first, first + len(made), dtype=np.int64)
-                if allowed is not None:
-                    rows = rows[np.isin(rows, allowed)]
-                    made = made[rows - first]
-                first += len(passages.embeddings)
-                if len(rows):
-                    yield rows + start, made
-
-        return best_of(self.signal, self.queries, chunks(), self.k)
+        first = 0
+        for passages in read_shard(path, [self.signal], columns=()):
+            made = passages.embeddings
+            rows = np.arange(first, first + len(made), dtype=np.int64)
+            if allowed is not None:
+                rows = rows[np.isin(rows, allowed)]
+                made = made[rows - first]
+            first += len(passages.embeddings)
+            if len(rows):
+                yield rows + start, made
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,13 @@ class ClusterPool:
             if info.rows and (lang is None or info.langs.get(lang))
         ]
         work = Search(signal, queries.select(signal), k, lang, self._threads)
+        # several shards a task, whose lists are merged there: here it would be one after another
+        tasks = min(len(shards), _TASKS_AN_ACTOR * self.cluster.actors)
+        parts = [shards[i * len(shards) // tasks : (i + 1) * len(shards) // tasks] for i in range(tasks)]
         began, best = time.perf_counter(), merge([], k)
-        for done, found in enumerate(run_in_tasks(self.cluster, work, shards, self._threads), 1):
-            best = merge([best, found], k)  # at once, so that only one shard's lists wait
-            self._passed(f"search {signal}{'' if lang is None else f' ({lang})'}", done, len(shards))
+        for done, found in enumerate(run_in_tasks(self.cluster, work, parts, self._threads), 1):
+            best = merge([best, found], k)  # at once, so that only one task's lists wait
+            self._passed(f"search {signal}{'' if lang is None else f' ({lang})'}", done, len(parts))
         self.seconds["search"] += time.perf_counter() - began
         return best.lists(len(queries))
 
