@@ -25,12 +25,14 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+import trichrome
 from benchmarks.fuzz_cases import cases
 from trichrome.errors import TrichromeError
 
 #: Seconds after which a case counts as one that hangs.
 PATIENCE = 20.0
 _EXAMPLES = 100  # of one run of hypothesis
+_PACKAGE = Path(trichrome.__file__).parent
 _SHRINKING = 5.0  # seconds that go into making a bad case smaller
 
 
@@ -110,7 +112,7 @@ def once(
     end: float,
 ) -> None:
     """A run of hypothesis that begins nothing new after `end`; what it finds is written down, in a smaller
-    form if that is found soon."""
+    form if that is found soon. What hypothesis itself says (that there is no such case) is raised."""
     failing: dict[str, Any] = {}
     errors: list[BaseException] = []
     until = end
@@ -142,8 +144,10 @@ def once(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             test()
-    except (Exception, Hang) as error:  # noqa: BLE001 - whatever it is, it is what is looked for
-        found = errors[-1] if errors else error
+    except BaseException:
+        if not errors or isinstance(errors[-1], (KeyboardInterrupt, SystemExit)):
+            raise  # not of the reader's making
+        found = errors[-1]
         outcome.failures[signature(found)] = (
             f"{_shown(found)} on {[*failing][-1] if failing else None!s:.600}"
         )
@@ -187,8 +191,9 @@ def signature(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "trichrome" in f.filename]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "outside"
+    every = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in every if Path(frame.filename).is_relative_to(_PACKAGE)]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else f"{error!s:.80}"
 
 
 def _shown(error: BaseException) -> str:
