@@ -62,9 +62,11 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL to all its processes: nothing is finished or flushed. Returns when they are gone."""
         first = self.process
+        first.suspend()  # it starts no more
         every = [first, *first.children(recursive=True)]
-        for process in every:  # the first one first, or it would start others
-            process.send_signal(signal.SIGKILL)
+        for process in every:
+            with suppress(psutil.NoSuchProcess):  # they end by themselves once the first is gone
+                process.kill()
         psutil.wait_procs(every, _PATIENCE)
 
     def start(self) -> None:
