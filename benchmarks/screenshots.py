@@ -5,8 +5,8 @@
 
 Serves the index on a free port, opens the page in a headless Chromium, and takes: the list of hits with a
 word of the query pointed at, the reasons of a hit, the comparison of the five rankings, all of that in the
-dark, and a phone. What the documentation shows goes to docs/ (a picture of a few colours, so that it stays
-small), the rest to FOLDER.
+dark, and a phone. What the documentation shows goes to docs/ as WebP, so that it stays small, the rest to
+FOLDER.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main(
             raise SystemExit("no Chromium: apt-get install chromium, or playwright install chromium")
         for shot in wanted:
             picture = take(browser, url, shot)
-            path = DOCS / "page.png" if shot.name == "page" else to / f"{shot.name}.png"
+            path = DOCS / "page.webp" if shot.name == "page" else to / f"{shot.name}.png"
             path.write_bytes(small(picture) if path.parent == DOCS else picture)
             print(path, f"{path.stat().st_size:,} bytes")
 
@@ -144,12 +144,11 @@ def pose(page: Page, shot: Shot) -> None:
 
 
 def small(picture: bytes) -> bytes:
-    """The same picture of 128 colours. SystemExit where that is still too large."""
+    """The same picture as WebP. SystemExit where that is still too large."""
     from PIL import Image
 
     packed = io.BytesIO()
-    reduced = Image.open(io.BytesIO(picture)).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    reduced.save(packed, "PNG", optimize=True)
+    Image.open(io.BytesIO(picture)).convert("RGB").save(packed, "WEBP", quality=90, method=6)
     if packed.tell() > LARGEST:
         raise SystemExit(f"the picture has {packed.tell():,} bytes, more than {LARGEST:,}")
     return packed.getvalue()
