@@ -142,6 +142,17 @@ def test_what_is_rounded_is_told(folder: Path) -> None:
     assert 0 < checked.scores["multivector"] < 1e-3
 
 
+def test_packed_token_vectors_go_over_as_they_are_handed_out(folder: Path) -> None:
+    with make_store(folder / "packed", "exact", multivector_dtype="int4", dense_search="int8") as source:
+        source.add(names(N), DOCUMENTS, PAYLOADS)
+        for kind, dtype, search in (("exact", "int4", "int8"), ("embedded", "float16", "int8")):
+            with open_copy(source.manifest, folder / kind, kind=kind) as target:
+                assert (target.manifest.multivector_dtype, target.manifest.dense_search) == (dtype, search)
+                checked = verify_copy(source, target, copy_store(source, target).sample)
+            assert checked.problems == []
+            assert checked.vectors["multivector"] <= (0 if kind == "embedded" else 0.01)
+
+
 def test_missing_documents_are_told(folder: Path, source: Place) -> None:
     with open_store(source) as opened, make_store(folder / "copy", "exact") as target:
         report = copy_store(opened, target)

@@ -124,10 +124,8 @@ def open_copy(
                     "it out, or copy to a new place"
                 )
         return open_store(place)
-    if multivector_dtype is None:
-        target_kind = kind_of(place) if is_url(place) else kind or "embedded"
-        same = source.kind == target_kind or source.multivector_dtype in ("float16", "float32")
-        multivector_dtype = source.multivector_dtype if same else "float16"
+    same_kind = source.kind == (kind_of(place) if is_url(place) else kind or "embedded")
+    dtype = source.multivector_dtype if same_kind else source.token_floats
     return create_store(
         place,
         model=source.model,
@@ -136,7 +134,8 @@ def open_copy(
         sparse=source.sparse,
         multivector_dim=source.multivector_dim,
         kind=kind,
-        multivector_dtype=multivector_dtype,
+        multivector_dtype=multivector_dtype or dtype,
+        dense_search=source.dense_search if same_kind else None,
         settings=source.settings,
     )
 
