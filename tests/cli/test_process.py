@@ -38,7 +38,8 @@ def test_help_does_not_wait_for_heavy_packages():
 
 def test_every_command_is_there():
     assert {command.name or command.callback.__name__ for command in app.registered_commands} == {
-        "copy", "demo", "encode", "export", "index", "search", "eval", "info", "mine", "score", "serve", "train",
+        "copy", "demo", "encode", "eval", "export", "index", "info", "mine", "score", "search", "serve",
+        "train",
     }  # fmt: skip
 
 
