@@ -1,6 +1,6 @@
 """What a unified training step costs: trichrome against FlagEmbedding, and what split-batch makes room for.
 
-    python -m benchmarks.train [--quick]
+    python -m benchmarks.train [--quick] [--only step|room]
 
 1. One step of unified fine-tuning with self-distillation (three heads, their sum as teacher, AdamW, float32)
    of the same two-layer XLM-R with the full vocabulary of 250,002 words, on the same batch: a few queries,
@@ -12,7 +12,8 @@
 2. The largest batch of pairs (query, passage) whose step stays within a fixed memory, with and without
    split-batch, at several passage lengths. Found by measuring: each try is a process of its own.
 
-Needs the extra `parity`. The last line is JSON; benchmarks/results/train.json holds every measurement.
+--only measures one of the two and keeps the other as it was. Needs the extra `parity`. The last line is JSON;
+benchmarks/results/train.json holds every measurement.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common import machine, write_results
+from benchmarks.common import RESULTS, machine, write_results
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, POSITIONS = 250_002, 384, 2, 12, 4098
 TEMPERATURE, RATE = 0.02, 1e-5
@@ -276,6 +277,7 @@ def main(
     rounds: int = 3,
     steps: int = 2,
     memory: Annotated[int, typer.Option(help="MiB of the second part.")] = 3072,
+    only: Annotated[str, typer.Option(help="step: the first part; room: the second.")] = "",
     contender: Annotated[str, typer.Option(hidden=True)] = "",
     folder: Annotated[str, typer.Option(hidden=True)] = "",
     work: Annotated[str, typer.Option(hidden=True)] = "",
@@ -285,26 +287,36 @@ def main(
     if contender:
         print(json.dumps(contend(contender, folder, Work(**json.loads(work)), most)))
         return
+    if only not in ("", "step", "room"):
+        raise SystemExit(f"error: --only takes step or room, got {only}")
     lengths = LENGTHS
     if quick:
         queries, rounds, steps, lengths = 1, 1, 1, (512,)
+    name = "train.quick" if quick else "train"
+    kept = RESULTS / f"{name}.json"
+    results: dict[str, Any] = json.loads(kept.read_text("utf-8")) if only and kept.is_file() else {}
+    results["machine"] = machine()
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(temporary) / "model"
         write_model(model)
-        versus = compare(model, Work(queries, 8, 32, 256, steps), rounds)
-        room = {}
-        for tokens in lengths:
-            whole, split = (largest(model, tokens, sub, memory) for sub in (0, SUB_BATCH))
-            gain = round(split["pairs"] / whole["pairs"], 2) if whole["pairs"] else None
-            room[str(tokens)] = {"one_pass": whole, "split_batch": split, "gain": gain}
-    last = {
-        "ratio_peak_memory": versus["ratio_peak_memory"],
-        "ratio_step_time": versus["ratio_step_time"],
+        if only != "room":
+            results["unified_step"] = compare(model, Work(queries, 8, 32, 256, steps), rounds)
+        if only != "step":
+            results["memory_mib"] = memory
+            results["largest_batch"] = {}
+            for tokens in lengths:
+                whole, split = (largest(model, tokens, sub, memory) for sub in (0, SUB_BATCH))
+                gain = round(split["pairs"] / whole["pairs"], 2) if whole["pairs"] else None
+                row = {"one_pass": whole, "split_batch": split, "gain": gain}
+                results["largest_batch"][str(tokens)] = row
+    step, room = results.get("unified_step", {}), results.get("largest_batch", {})
+    results["summary"] = {
+        "ratio_peak_memory": step.get("ratio_peak_memory"),
+        "ratio_step_time": step.get("ratio_step_time"),
         "split_batch_gain": {tokens: found["gain"] for tokens, found in room.items()},
     }
-    results = {"machine": machine(), "unified_step": versus, "memory_mib": memory, "largest_batch": room}
-    print(f"wrote {write_results('train.quick' if quick else 'train', results | {'summary': last})}")
-    print(json.dumps(last))
+    print(f"wrote {write_results(name, results)}")
+    print(json.dumps(results["summary"]))
 
 
 if __name__ == "__main__":
