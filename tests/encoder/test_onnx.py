@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.encoder.test_encode import assert_same
 from tests.tiny import TEXTS, tiny_encoder
@@ -12,6 +13,7 @@ from trichrome.encoder import Encoder, load
 from trichrome.encoder.export import export_onnx
 from trichrome.encoder.heads import Network
 from trichrome.encoder.onnx_backend import DESCRIPTION, GRAPH
+from trichrome.encoder.smoothing import smoothing
 from trichrome.encoder.transformers_backbone import TransformersBackbone
 from trichrome.errors import TrichromeError
 
@@ -98,6 +100,33 @@ def test_int8_stays_near(tiny: Encoder, tmp_path: Path) -> None:
     assert np.abs(wanted.dense - found.dense).max() > 1e-5  # it is not float32 under another name
     partly = export_onnx(tiny, tmp_path / "partly", "int8", leave_out=("qkv", "out", "up", "down"))
     assert partly.dense > report.dense
+
+
+def test_smoothing_helps_where_a_channel_is_large() -> None:
+    """As in real networks: after a norm one channel is many times larger than the others."""
+    encoder = tiny_encoder()
+    layer = encoder.network.backbone.layers[0]
+    with torch.no_grad():
+        layer.norm1.weight[3] *= 30
+        layer.up.weight[:, 3] /= 30
+    tokens = encoder.tokenizer.encode(TEXTS[1:3], "passage")
+    balance = smoothing(encoder.network, tokens, 1)
+    assert set(balance) == {f"{i}.{name}" for i in (0, 1) for name in ("qkv", "out", "up")}
+    assert balance["0.up"].argmax() == 3
+    read: list[torch.Tensor] = []
+    layer.up.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0][0]))
+    with torch.inference_mode():
+        encoder.network.backbone(torch.tensor([tokens[0].ids]))
+    x, w = read[0], layer.up.weight.detach()  # [L, in], [out, in]
+
+    def error(c: torch.Tensor) -> float:
+        """Of x W^T with x / c and W · c in 8 bits, as the graph rounds them."""
+        step = float((x / c).max() - (x / c).min()) / 255
+        rows = (w * c).abs().amax(1, keepdim=True) / 127
+        product = ((x / c / step).round() * step) @ ((w * c / rows).round() * rows).T
+        return float((product - x @ w.T).abs().max())
+
+    assert error(balance["0.up"]) < 0.5 * error(torch.ones(32))
 
 
 def test_two_workers_give_the_same(tiny: Encoder, exported: Encoder) -> None:

@@ -12,6 +12,7 @@ from trichrome.encoder.checkpoints import FORMAT, SETTINGS, VOCABULARY, load
 from trichrome.encoder.encoder import Encoder, TruncationWarning
 from trichrome.encoder.onnx_backend import DATA, GRAPH, PRECISIONS, Exported
 from trichrome.encoder.onnx_graph import build_graph
+from trichrome.encoder.smoothing import smoothing
 from trichrome.errors import TrichromeError
 from trichrome.extras import require
 from trichrome.storage import atomic_folder, default_cache, write_json
@@ -33,6 +34,31 @@ _TEXTS = (
     "لا يمكن حذف الملف لأنه مفتوح في برنامج آخر.",
     "x = [f(n) for n in range(10) if n % 2]",
     "a",
+)
+
+
+#: Texts that show which channels of a layer are large: of many scripts, short and longer, prose and code.
+_SAMPLES = (
+    "How do I reset my password?",
+    "The committee approved the budget for the next year after a long debate about the cost of the bridge; "
+    "two members voted against it, and the minutes record their reasons in full on pages 14 to 17.",
+    "def mean(values: list[float]) -> float:\n    return sum(values) / len(values)",
+    "La boulangerie ouvre à six heures et demie, sauf le lundi.",
+    "Die Bundesregierung hat den Gesetzentwurf zur Änderung des Wasserhaushaltsgesetzes beschlossen.",
+    "El río nace en la sierra y desemboca en el mar después de recorrer 310 km.",
+    "Конференция пройдёт в Казани с 3 по 5 июня 2024 года.",
+    "図書館は月曜日に休館します。返却は玄関横のポストをご利用ください。",
+    "这家公司成立于一九八七年,总部设在深圳。",
+    "도서관은 매주 월요일에 쉽니다.",
+    "افتتحت المكتبة الجديدة في وسط المدينة يوم الخميس.",
+    "הרכבת האחרונה לתל אביב יוצאת בחצות.",
+    "पुस्तकालय सोमवार को बंद रहता है।",
+    "รถไฟขบวนสุดท้ายออกเวลาเที่ยงคืน",
+    "Tàu cuối cùng rời ga lúc nửa đêm.",
+    "Kütüphane pazartesi günleri kapalıdır.",
+    "Maktaba hufungwa kila Jumatatu.",
+    "ls -la /var/log | grep -i error > errors.txt  # 404, 500, 503",
+    "moon",
 )
 
 
@@ -73,8 +99,13 @@ def export_onnx(
     if precision not in PRECISIONS:
         raise TrichromeError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
     network, config = encoder.network, encoder.config
-    model = build_graph(network, config, int8=precision == "int8", leave_out=leave_out)
+    int8 = precision == "int8"
     onnx = require("onnx", "onnx")
+    smooth = None
+    if int8 and config.backbone is not None:
+        samples = encoder.tokenizer.encode(_SAMPLES, "passage") + encoder.tokenizer.encode(_SAMPLES, "query")
+        smooth = smoothing(network, samples, config.pad_id)
+    model = build_graph(network, config, int8=int8, leave_out=leave_out, smooth=smooth)
     with atomic_folder(path) as folder:
         # weights beside the graph: a protobuf file cannot hold more than 2 GiB
         onnx.save_model(

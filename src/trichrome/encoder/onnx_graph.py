@@ -14,7 +14,7 @@ kernel of each group of nodes. Word vectors are rounded too, a scale for each wo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,19 +33,29 @@ INPUTS = ("input_ids", "attention_mask", "pooling")
 #: Signal → the graph's output.
 OUTPUTS = {"dense": "dense", "sparse": "sparse_weights", "multivector": "token_vectors"}
 
-#: The products of a layer that int8 can be asked to leave in float32.
+#: The products of a layer, which int8 can be asked to leave in float32.
 PRODUCTS = ("qkv", "out", "up", "down")
 
+#: GELU is never below -0.17: a row's largest number, or this, bounds it on both sides.
+_LEAST_ROW = 0.17
 _LOWEST = float(np.finfo(np.float32).min)
 
 
 def build_graph(
-    network: Network, config: EncoderConfig, *, int8: bool = False, leave_out: Collection[str] = ()
+    network: Network,
+    config: EncoderConfig,
+    *,
+    int8: bool = False,
+    leave_out: Collection[str] = (),
+    smooth: Mapping[str, Tensor] | None = None,
 ) -> Any:
     """An onnx.ModelProto of the whole network.
 
-    leave_out: products that stay in float32 where int8 is set: names of PRODUCTS, in every layer ("down") or
-    in one ("0.down"). TrichromeError for networks that are not trichrome's own (BERT, RoBERTa, XLM-R).
+    int8: round the layers' products. leave_out: those that stay in float32 all the same: names of PRODUCTS,
+    in every layer ("down") or in one ("0.down"). smooth: what `smoothing.smoothing` made for those that are
+    rounded; products that it does not name are rounded as they are.
+
+    TrichromeError for networks that are not trichrome's own (BERT, RoBERTa, XLM-R).
     """
     onnx = require("onnx", "onnx")
     backbone = network.backbone
@@ -65,8 +75,9 @@ def build_graph(
     attend = graph.op("Unsqueeze", shape.bias, graph.ints(1, 2))  # [B, 1, 1, L]
     for i, layer in enumerate(backbone.layers):
         assert isinstance(layer, Layer)
-        floats = {p for p in PRODUCTS if not int8 or p in leave_out or f"{i}.{p}" in leave_out}
-        x = _layer(graph, shape, layer, f"layers.{i}", x, attend, floats)
+        rounded = {p for p in PRODUCTS if int8 and p not in leave_out and f"{i}.{p}" not in leave_out}
+        scales = {p: smooth[f"{i}.{p}"] for p in rounded if smooth and f"{i}.{p}" in smooth}
+        x = _layer(graph, shape, layer, f"layers.{i}", x, attend, rounded, scales)
     _heads(graph, shape, network, config, x)
     return graph.model(config, backbone.config.hidden)
 
@@ -171,17 +182,34 @@ def _embed(graph: _Graph, shape: _Shape, backbone: Backbone, int8: bool) -> str:
 
 
 def _layer(
-    graph: _Graph, shape: _Shape, layer: Layer, name: str, x: str, attend: str, floats: Collection[str]
+    graph: _Graph,
+    shape: _Shape,
+    layer: Layer,
+    name: str,
+    x: str,
+    attend: str,
+    rounded: Collection[str],
+    smooth: Mapping[str, Tensor],
 ) -> str:
-    """One transformer layer, [R, d] → [R, d]; `floats` are the products in float32."""
+    """One transformer layer, [R, d] → [R, d]. rounded: the products in int8; smooth: their scales [in]."""
 
-    def product(which: str, of: str, weight: Tensor, bias: Tensor) -> str:
-        return _linear(graph, f"{name}.{which}", of, weight, bias, int8=which not in floats)
+    def product(
+        which: str, of: str, weight: Tensor, bias: Tensor, *, divided: bool = False, by_row: bool = False
+    ) -> str:
+        weight = weight.detach().float().cpu()
+        if which in smooth:
+            c = smooth[which]
+            weight = weight * c
+            if not divided:
+                of = graph.op("Mul", of, graph.constant(f"{name}.{which}.smooth", 1 / c))
+        return _linear(graph, f"{name}.{which}", of, weight, bias, int8=which in rounded, by_row=by_row)
 
     d = layer.out.in_features
-    scale = torch.ones(3 * d, 1)
+    scale = torch.ones(3 * d)
     scale[:d] = (d // layer.heads) ** -0.5  # of queries: products are divided by √(d/h)
-    weight, bias = layer.qkv.weight.float().cpu() * scale, layer.qkv.bias.float().cpu() * scale[:, 0]
+    if "out" in smooth:
+        scale[2 * d :] = 1 / smooth["out"]  # of values: what is mixed of them is divided by it, for free
+    weight, bias = layer.qkv.weight.float().cpu() * scale[:, None], layer.qkv.bias.float().cpu() * scale
     qkv = product("qkv", x, weight, bias)  # [R, 3d]
     q, k, v = graph.ops("Split", [qkv], [f"{name}.{part}" for part in "qkv"], axis=1, num_outputs=3)
     q, k, v = (graph.op("Reshape", part, shape.by_head) for part in (q, k, v))  # each [B, L, h, d/h]
@@ -191,26 +219,45 @@ def _layer(
     mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), v)  # [B, h, L, d/h]
     mixed = graph.op("Transpose", mixed, perm=[0, 2, 1, 3])  # [B, L, h, d/h]
     mixed = graph.op("Reshape", mixed, graph.ints(-1, d))  # [R, d]
-    out = product("out", mixed, layer.out.weight, layer.out.bias)
+    out = product("out", mixed, layer.out.weight, layer.out.bias, divided=True)
     x = _norm(graph, layer.norm1, f"{name}.norm1", graph.op("Add", x, out))
     up = graph.op("Gelu", product("up", x, layer.up.weight, layer.up.bias))  # [R, f]
-    down = product("down", up, layer.down.weight, layer.down.bias)
+    down = product("down", up, layer.down.weight, layer.down.bias, by_row=True)
     return _norm(graph, layer.norm2, f"{name}.norm2", graph.op("Add", x, down))
 
 
-def _linear(graph: _Graph, name: str, x: str, weight: Tensor, bias: Tensor, *, int8: bool = False) -> str:
-    """x W^T + b: [R, in] with W [out, in] → [R, out]."""
+def _linear(
+    graph: _Graph,
+    name: str,
+    x: str,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    int8: bool = False,
+    by_row: bool = False,
+) -> str:
+    """x W^T + b: [R, in] with W [out, in] → [R, out].
+
+    by_row: before they are rounded, rows are divided by their largest number. In what comes out of GELU a few
+    tokens have numbers that are hundreds of times larger than those of the others.
+    """
     offset = graph.constant(f"{name}.bias", bias)
     if not int8:
         return graph.op("Gemm", x, graph.constant(f"{name}.weight", weight), offset, transB=1)
     rounded, scale = _rounded(weight)  # [out, in] int8, [out]
+    if by_row:
+        largest = graph.op(
+            "Max", graph.op("ReduceMax", x, graph.ints(1), keepdims=1), graph.number(_LEAST_ROW)
+        )
+        x = graph.op("Div", x, largest)
     parts = [f"{name}.{part}" for part in ("input", "input_scale", "input_zero")]
     q, q_scale, q_zero = graph.ops("DynamicQuantizeLinear", [x], parts)  # uint8 [R, in], [], []
     kept = graph.constant(f"{name}.int8", rounded.T)
     product = graph.op("MatMulInteger", q, kept, q_zero)  # int32 [R, out]
     product = graph.op("Cast", product, to=graph.onnx.TensorProto.FLOAT)
     scales = graph.op("Mul", q_scale, graph.constant(f"{name}.scale", scale))  # [out]
-    return graph.op("Add", graph.op("Mul", product, scales), offset)
+    product = graph.op("Mul", product, scales)
+    return graph.op("Add", graph.op("Mul", product, largest) if by_row else product, offset)
 
 
 def _norm(graph: _Graph, norm: nn.LayerNorm, name: str, x: str) -> str:

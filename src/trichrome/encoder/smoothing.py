@@ -1,0 +1,68 @@
+"""Before a network is rounded to int8: what makes its activations hard to round moves into its weights.
+
+A few channels of what a layer reads are many times larger than the others, and one scale for all of them
+leaves the others few steps. Since x W^T = (x / c) (W · c)^T for any c > 0, each channel can be divided by
+what makes it large, and its column of W multiplied: c_j = max|x_j|^½ / max|W_j|^½ (SmoothQuant, Xiao et al.,
+arXiv 2211.10438, equation 4). The maxima of x come from a few texts; they only balance, nothing is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from trichrome.encoder.batching import collate
+from trichrome.encoder.heads import Network
+from trichrome.encoder.model import Backbone
+from trichrome.encoder.tokenizer import Tokens
+
+#: The products whose inputs are balanced. What enters `down` has large tokens rather than large channels, and
+#: is divided row by row as it comes (see `onnx_graph`); balancing it besides was slower, and no better.
+BALANCED = ("qkv", "out", "up")
+#: Product ("0.qkv", "0.out", "0.up", "1.qkv", …) → c [in].
+Smoothing: TypeAlias = "dict[str, Tensor]"
+
+_LEAST = 1e-5
+
+
+def smoothing(network: Network, texts: Sequence[Tokens], pad_id: int) -> Smoothing:
+    """c [in] of each product of each layer that is balanced, from what the network reads in these texts."""
+    backbone = network.backbone
+    assert isinstance(backbone, Backbone)
+    products = {
+        f"{i}.{name}": layer.get_submodule(name)
+        for i, layer in enumerate(backbone.layers)
+        for name in BALANCED
+    }
+    largest: dict[str, Tensor] = {}
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            here = inputs[0].detach().float().abs().flatten(0, -2).amax(0)  # [in]
+            largest[name] = torch.maximum(largest[name], here) if name in largest else here
+
+        return module.register_forward_pre_hook(look)
+
+    hooks = [watch(name, module) for name, module in products.items()]
+    device = next(network.parameters()).device
+    try:
+        with torch.inference_mode():
+            for text in texts:  # one at a time: padding is not read
+                batch = collate([text], pad_id).to(device)
+                backbone(batch.ids, batch.mask)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: _balance(largest[name], products[name]) for name in products}
+
+
+def _balance(largest: Tensor, product: nn.Module) -> Tensor:
+    """max|x| [in] and a linear layer → c [in], 1 on (geometric) average."""
+    assert isinstance(product, nn.Linear)
+    weights = product.weight.detach().float().abs().amax(0)  # [in]
+    c = (largest.clamp_min(_LEAST) / weights.clamp_min(_LEAST)).sqrt()
+    balanced: Tensor = (c / c.log().mean().exp()).cpu()
+    return balanced
