@@ -49,7 +49,7 @@ def main(
 ) -> None:
     """Measure, or bring docs/scale.md up to date."""
     if measure:
-        values = measured(512 if quick else 8192)
+        values = measured(256 if quick else 8192)
         console.print(f"wrote {write_results('plan.quick' if quick else 'plan', values)}")
         print(json.dumps(values))
         return
