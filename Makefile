@@ -30,6 +30,8 @@ bench: $(PARITY)/installed-dev,parity
 	$(PARITY)/bin/python -m benchmarks.train
 	$(PARITY)/bin/python -m benchmarks.search
 	$(PARITY)/bin/python -m benchmarks.encode
+	$(PARITY)/bin/python -m benchmarks.precision
+	$(PARITY)/bin/python -m benchmarks.compress
 	$(PARITY)/bin/python -m benchmarks.crash
 	$(PARITY)/bin/python -m benchmarks.crash --serve
 	$(PARITY)/bin/python -m benchmarks.serve
