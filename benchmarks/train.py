@@ -276,7 +276,7 @@ def main(
     queries: Annotated[int, typer.Option(help="Of the first part; FlagEmbedding takes 4 GB for each.")] = 3,
     rounds: int = 3,
     steps: int = 2,
-    memory: Annotated[int, typer.Option(help="MiB of the second part.")] = 3072,
+    memory: Annotated[int, typer.Option(help="MiB of the second part.")] = 2560,
     only: Annotated[str, typer.Option(help="step: the first part; room: the second.")] = "",
     contender: Annotated[str, typer.Option(hidden=True)] = "",
     folder: Annotated[str, typer.Option(hidden=True)] = "",
