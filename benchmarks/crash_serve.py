@@ -213,8 +213,12 @@ def check_vectors(store: Store, encoder: Encoder, verdict: Verdict) -> None:
         made = encoder.encode([str(payload["text"]) for _, payload in part], "passage")
         kept = store.embeddings(store.rows_of([id for id, _ in part]))
         for (id, _), got, want in zip(part, kept, made, strict=True):
-            pairs = ((got.dense, want.dense), (got.token_ids, want.token_ids))
-            pairs += ((got.token_weights, want.token_weights), (got.multivector, want.multivector))
+            pairs = (
+                (got.dense, want.dense),
+                (got.token_ids, want.token_ids),
+                (got.token_weights, want.token_weights),
+                (got.multivector, want.multivector),
+            )
             if not all(
                 a is not None and b is not None and a.shape == b.shape and np.allclose(a, b, atol=4e-3)
                 for a, b in pairs

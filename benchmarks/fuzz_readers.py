@@ -123,7 +123,7 @@ def _read_model(folder: Path) -> None:
 def _make_deltas(folder: Path) -> None:
     backbone = encoder().network.backbone
     names = {"layers.0.qkv": (96, 32), "position": (66, 32)}
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, (rows, columns) in names.items():
         tensors |= {f"{name}.a": torch.ones(2, columns) / 64, f"{name}.b": torch.ones(rows, 2) / 64}
     write_deltas(folder / "d.safetensors", tensors, base_fingerprint(backbone, names), positions=64)

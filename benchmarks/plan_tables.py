@@ -56,7 +56,7 @@ class Figures:
     @property
     def machine_rate(self) -> float:
         """Passages a second of one assumed machine."""
-        pairs = self.of("cores_a_machine") / self.encode["machine"]["cores"]
+        pairs = self.of("cores_a_machine") / float(self.encode["machine"]["cores"])
         one = self.tokens_per_second / self.tokens * self.efficiency
         return one * pairs * self.of("scaling")
 

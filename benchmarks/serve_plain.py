@@ -39,7 +39,7 @@ def main(folder: Path, style: Annotated[Literal["threads", "loop"], typer.Option
     else:
 
         @app.post("/embed")
-        async def embed(body: Body) -> list[list[float]]:
+        async def embed_here(body: Body) -> list[list[float]]:
             return [model.encode(body.inputs).tolist()]
 
     uvicorn.run(app, host="127.0.0.1", port=0, access_log=False)

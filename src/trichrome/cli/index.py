@@ -79,8 +79,8 @@ def index(
 
     place = store_place(to)
     if is_encoded(path):
-        given = (model, passage_tokens, overlap, format, skip_bad or None, prune or None)
-        given += (dense_search, multivector_dtype)
+        given = (model, passage_tokens, overlap, format, skip_bad or None, prune or None, dense_search,
+                 multivector_dtype)  # fmt: skip
         if dtype != "auto" or any(value is not None for value in given):
             raise TrichromeError(
                 f"{path}: these documents are cut and encoded already: besides --kind, no option changes how"

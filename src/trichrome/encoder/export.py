@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trichrome.encoder.checkpoints import FORMAT, SETTINGS, VOCABULARY, load
+from trichrome.encoder.checkpoints import FORMAT, SETTINGS, load
 from trichrome.encoder.encoder import Encoder, TruncationWarning
+from trichrome.encoder.flagembedding import VOCABULARY
 from trichrome.encoder.onnx_backend import DATA, GRAPH, PRECISIONS, Exported
 from trichrome.encoder.onnx_graph import build_graph
 from trichrome.encoder.smoothing import smoothing

@@ -142,12 +142,12 @@ def check_codes(arrays: Mapping[str, Array], kind: str, vectors: Array) -> None:
     n, dim = vectors.shape
     wanted = {
         "float32": {},
-        "int8": {"codes": (np.int8, (n, dim)), "scales": (np.float32, (n,))},
+        "int8": {"codes": (np.dtype(np.int8), (n, dim)), "scales": (np.dtype(np.float32), (n,))},
         "binary": {
-            "codes": (np.uint8, (n, (dim + 7) // 8)),
-            "scales": (np.float32, (n,)),
-            "along": (np.float32, (n,)),
-            "direction": (np.float32, (dim,)),
+            "codes": (np.dtype(np.uint8), (n, (dim + 7) // 8)),
+            "scales": (np.dtype(np.float32), (n,)),
+            "along": (np.dtype(np.float32), (n,)),
+            "direction": (np.dtype(np.float32), (dim,)),
         },
     }[kind]
     if {name: (a.dtype, a.shape) for name, a in arrays.items()} != wanted:

@@ -47,7 +47,7 @@ T = TypeVar("T")
 _HNSW = engine.HnswIndexConfig(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=10_000)
 #: The graph is walked over codes of the vectors, which stay in memory. int8: a quarter of the traffic, so
 #: twice as fast to build and to search. The best are scored again with the stored vectors.
-_CODES = {
+_CODES: dict[str, Any] = {
     "int8": engine.ScalarQuantizationConfig(engine.ScalarType.Int8, memory=engine.Memory.Cached),
     "binary": engine.BinaryQuantizationConfig(memory=engine.Memory.Cached),
     "float32": None,

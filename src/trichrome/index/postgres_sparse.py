@@ -77,7 +77,7 @@ def search(
                 ) AS scored WHERE score > 0 ORDER BY score DESC, row_id LIMIT {k}""".encode(),
             {"query": Raw(sparse_vector(ids, weights)), **paths},
         )
-        rows, scores = _add_up(cursor.fetchall(), ids, weights)
+        rows, scores = _add_up(cursor.fetchall(), ids.astype(np.int32), weights)
         found = _best_stored(connection, schema, rows, scores, k, condition, paths)
         found += [(int(row), float(score)) for row, score in tail.fetchall()]
     return sorted(found, key=lambda item: (-item[1], item[0]))[:k]
@@ -96,9 +96,9 @@ def _add_up(
         starts = np.zeros(len(terms) + 1, np.int64)
         np.cumsum([len(of_segment[term][0]) // 4 for term in terms.tolist()], out=starts[1:])
         texts = np.frombuffer(b"".join(of_segment[term][0] for term in terms.tolist()), "<i4")
-        values = np.frombuffer(b"".join(of_segment[term][1] for term in terms.tolist()), "<f4")
+        heights = np.frombuffer(b"".join(of_segment[term][1] for term in terms.tolist()), "<f4")
         total = np.zeros(last - segment + 1, np.float32)
-        accumulate(ids, weights, terms, starts, texts, values, total)
+        accumulate(ids, weights, terms, starts, texts, heights, total)
         above = np.flatnonzero(total > 0)
         rows.append(segment + above)
         scores.append(total[above])

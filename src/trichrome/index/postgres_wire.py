@@ -59,7 +59,8 @@ def sparse_vector(ids: Ints, weights: Floats) -> bytes:
     ids, weights = np.asarray(ids), np.asarray(weights)
     kept = weights != 0
     head = struct.pack(">iii", SPARSE_DIMENSIONS, int(kept.sum()), 0)
-    return head + ids[kept].astype(">i4").tobytes() + weights[kept].astype(">f4").tobytes()
+    body: bytes = ids[kept].astype(">i4").tobytes() + weights[kept].astype(">f4").tobytes()
+    return head + body
 
 
 def vector_columns(

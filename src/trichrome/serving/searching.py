@@ -33,6 +33,8 @@ from trichrome.serving.values import count_values
 _EXPLAINED = 100
 
 Name = Annotated[str, Path(description="The index.", min_length=1)]
+#: No store has a name with a quotation mark in it.
+Field = Annotated[str, Query(min_length=1, max_length=512, pattern=r'^[^"]+$')]
 DocumentId = Annotated[str, Path(description="The document; may hold slashes.", min_length=1, max_length=512)]
 
 
@@ -122,7 +124,7 @@ def index_routes(indexes: Indexes, batcher: Batcher) -> APIRouter:
         return await answer(lambda: {**about, **found})
 
     @router.get("/indexes/{name}/values", response_model=ValuesAnswer, responses=documented(404))
-    async def values(name: Name, field: Annotated[str, Query(min_length=1, max_length=512)]) -> Response:
+    async def values(name: Name, field: Field) -> Response:
         """The values of a field (lang, or one of the metadata) and how many passages have each: what a
         filter can be set to. Text only; a large index is looked at in part."""
         index = indexes.get(name)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from trichrome import scoring
 from trichrome.embeddings import Embedding, Embeddings, MultiVector, Sparse
+from trichrome.encoder.backend import CPU_TOKENS, GPU_TOKENS
 from trichrome.encoder.batching import token_budget_batches
-from trichrome.encoder.encoder import CPU_TOKENS, GPU_TOKENS, Encoder, TruncationWarning
+from trichrome.encoder.encoder import Encoder, TruncationWarning
 from trichrome.errors import TrichromeError
 from trichrome.formats.flagembedding import read_examples, write_examples
 from trichrome.formats.report import ReadReport
