@@ -39,6 +39,8 @@ def test_a_fields_values_are_counted(live: Live, kind: str) -> None:
     numbers = live.get(f"/indexes/{kind}/values", params={"field": "year"}).json()
     assert numbers == {"field": "year", "values": [], "read": 4, "complete": True}
     assert live.get(f"/indexes/{kind}/values").status_code == 422
+    assert live.get(f"/indexes/{kind}/values", params={"field": 'a"b'}).status_code == 422
+    assert live.get(f"/indexes/{kind}/values", params={"field": "a[0].b c"}).json()["values"] == []
     assert live.get("/indexes/nothing/values", params={"field": "lang"}).status_code == 404
 
 
