@@ -148,7 +148,7 @@ def test_two_versions_of_a_document_at_once_are_never_mixed(tmp_path: Path, kind
     encoder = Gated()
     store = make_store(tmp_path / "store", encoder, kind)
     beginning, end = "the old cat sings over the river. " * 4, "a small green bird, under the moon. " * 4
-    with running(encoder, {"docs": store}) as live, ThreadPoolExecutor(2) as pool:
+    with running(encoder, {"docs": store}) as live, ThreadPoolExecutor(3) as pool:
 
         def post(text: str) -> Any:
             return live.ok("/indexes/docs/documents", {"documents": [{"id": "x", "text": text}]})
@@ -166,10 +166,15 @@ def test_two_versions_of_a_document_at_once_are_never_mixed(tmp_path: Path, kind
         assert all(set(before) & set(passages) for passages in wanted)
         encoder.begun.clear()
         encoder.gate.clear()
-        both = [pool.submit(post, text) for text in versions]
+        first = pool.submit(live.ok, "/embed", {"inputs": "a"})  # what comes after it has to wait
         assert encoder.begun.wait(60)
-        until(lambda: metric(live, "trichrome_queue_tokens") > 0)  # both compared with what is stored now
+        both, waiting = [], 0.0
+        for text in versions:
+            both.append(pool.submit(post, text))
+            until(lambda reached=waiting: metric(live, "trichrome_queue_tokens") > reached)  # type: ignore[misc]
+            waiting = metric(live, "trichrome_queue_tokens")  # compared with what is stored, and waits
         encoder.gate.set()
+        first.result()
         for future in both:
             future.result()
         assert stored() in wanted
