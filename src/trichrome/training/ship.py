@@ -29,7 +29,9 @@ def ship(model: Path, out: Path, rank: int = 48, start: str | Path = "small", sh
 
     start, share: ship a point between the model that training began from and the trained one.
     """
-    trained = interpolate(load(start, device="cpu"), load(model, device="cpu"), share)
+    trained = load(model, device="cpu")
+    if share < 1:
+        trained = interpolate(load(start, device="cpu"), trained, share)
     base, _, _ = small.base_parts()
     if not (isinstance(base.backbone, Backbone) and isinstance(trained.network.backbone, Backbone)):
         raise TrichromeError(f"{model}: not of small's architecture")
