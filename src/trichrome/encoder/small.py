@@ -35,8 +35,8 @@ def parts(weights: Path = WEIGHTS) -> tuple[Network, Tokenizer, EncoderConfig]:
     backbone, words, config = _base()
     if (weights / DELTAS).exists():
         apply_deltas(backbone, weights / DELTAS)
-        # The deltas may bring more positions than are read by default: on long pages the vectors of their
-        # first 512 tokens serve better (docs/small.md); load("small", max_tokens=2048) reads more.
+        # The deltas may bring more positions than are read by default: training on long texts was short
+        # (docs/small.md). load("small", max_tokens=2048) reads more.
         config = replace(config, backbone=backbone.config)
     heads = Heads(config, backbone.config.hidden)
     if not (weights / HEADS).exists():
