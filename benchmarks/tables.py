@@ -195,10 +195,8 @@ def laws(values: Results) -> str:
     for name, law in sorted(values.items()):
         if isinstance(law, dict) and "effect" in law:
             holds = "yes" if law["holds"] else "no"
-            what = law.get("what", "")
-            lines.append(
-                f"| ({name}) {what} | {law['effect']:.3g} | {law['low']:.3g} … {law['high']:.3g} | {holds} |"
-            )
+            what = law.get("what", f"({name})")
+            lines.append(f"| {what} | {law['effect']:.3g} | {law['low']:.3g} … {law['high']:.3g} | {holds} |")
     return "\n".join(lines) + "\n"
 
 
