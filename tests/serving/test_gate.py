@@ -119,6 +119,29 @@ def test_requests_share_passes_and_a_failing_text_fails_alone(caplog: pytest.Log
     assert "secret detail of the engine" in caplog.text
 
 
+def test_what_only_a_client_that_left_wanted_is_not_encoded() -> None:
+    encoder = Gated()
+    with running(encoder) as live, ThreadPoolExecutor(1) as pool:
+        encoder.begun.clear()
+        encoder.gate.clear()
+        first = pool.submit(live.post, "/embed", {"inputs": "the old cat"})
+        assert encoder.begun.wait(60)
+        encoder.passes.clear()
+        host, port = live.url.removeprefix("http://").split(":")
+        body = b'{"inputs": ["the moon over the river", "a small green bird"]}'
+        head = f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((host, int(port))) as leaving:
+            leaving.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            while "trichrome_queue_tokens 0.0" in live.get("/metrics").text:
+                pass
+        while "trichrome_queue_tokens 0.0" not in live.get("/metrics").text:
+            pass
+        encoder.gate.set()
+        assert first.result().status_code == 200
+        assert live.post("/embed", {"inputs": "the river"}).status_code == 200
+    assert encoder.passes == [1, 1]
+
+
 def test_a_stopping_server_answers_what_it_took(tmp_path: Path) -> None:
     encoder = Gated()
     store = make_store(tmp_path / "store", encoder, "embedded")

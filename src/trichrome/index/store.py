@@ -1,4 +1,5 @@
-"""Store: what every index can do. Two implementations here pass one contract suite: exact and embedded.
+"""Store: what every index can do. Four implementations pass one contract suite: exact, embedded, PostgreSQL
+and Qdrant's server.
 
 A store holds documents: an id, the three outputs of the encoder (any may be absent), and a payload of JSON
 values. It acknowledges a batch by returning from `add` or `delete`; from then on no crash loses it.
@@ -34,7 +35,7 @@ class Manifest:
     sparse: whether sparse vectors are stored. multivector_dtype: of the stored token vectors; not every kind
     has all (see `manifests`). settings: how documents were cut and encoded, free to read. dense_search: what
     dense search reads to find its candidates (see `codes`); float32 vectors, kept beside, score them.
-    version: of the layout on disk. kind: "exact" or "embedded".
+    version: of the layout on disk. kind: "exact", "embedded", "postgres" or "qdrant".
     """
 
     kind: str

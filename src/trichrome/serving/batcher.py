@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from trichrome.embeddings import SIGNALS, Embedding
 from trichrome.encoder.tokenizer import Tokens
+from trichrome.serving.clients import unless_gone
 from trichrome.serving.errors import Refusal
 from trichrome.serving.limits import Limits
 from trichrome.serving.metrics import Metrics
@@ -141,7 +142,8 @@ class Batcher:
         outputs: all of the encoder's by default. truncate: cut what is too long, and count it; else that is
         refused. param: what the texts are called in the request.
         Refusal: 422 for an output that the encoder lacks, 413 for more texts or tokens than allowed, 429
-        where too many tokens wait already.
+        where too many tokens wait already, 408 where the client leaves meanwhile: what it still waits for is
+        not encoded.
         """
         wanted = self._outputs(outputs)
         if len(texts) > self.limits.texts:
@@ -181,10 +183,11 @@ class Batcher:
         self._count(count)
         self._arrived.set()
         try:
-            await job.done
+            await unless_gone(job.done)
         finally:
             if job in self._jobs:  # the client went away: nobody wants the rest
                 self._drop(job)
+                job.done.cancel()
         return Encoded([made for made in job.made if made is not None], count, cut)
 
     def _outputs(self, outputs: Sequence[str] | None) -> tuple[str, ...]:

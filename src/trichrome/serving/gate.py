@@ -10,6 +10,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+from trichrome.serving.clients import watched
 from trichrome.serving.errors import Refusal, error_response
 from trichrome.serving.limits import Limits
 from trichrome.serving.metrics import Metrics
@@ -56,7 +57,8 @@ class Gate:
             body = await self._body(scope, receive)
             held = len(body)
             self._buffered += held
-            await self._app(scope, _replay(body, receive), stamped)
+            async with watched(receive):
+                await self._app(scope, _replay(body, receive), stamped)
         except Refusal as refusal:
             await self._refuse(scope, receive, stamped, refusal)
         except Exception:
