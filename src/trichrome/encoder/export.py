@@ -22,7 +22,7 @@ from trichrome.storage import atomic_folder, default_cache, write_json
 LEAVE_OUT: tuple[str, ...] = ()
 
 #: Grows when graphs are built otherwise, so that none in the cache is taken for a new one.
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 
 #: The lowest cosine of dense vectors at which an export still counts as the same model.
 _SAME = 0.9
@@ -93,20 +93,21 @@ def export_onnx(
 ) -> ExportReport:
     """Write an encoder as an ONNX folder, which appears whole or not at all; `trichrome.load` opens it.
 
-    precision: float32, or int8 (dynamic quantisation, a scale a column of the weights). leave_out: products
-    that stay in float32 all the same, see `onnx_graph.build_graph`. TrichromeError for networks other than
-    BERT, RoBERTa and XLM-R, and for an encoder whose outputs are not those of torch after the export.
+    precision: float32, or int8 (a scale a column of the weights, one a product for its activations).
+    leave_out: products that stay in float32 all the same, see `onnx_graph.build_graph`. TrichromeError for
+    networks other than BERT, RoBERTa and XLM-R, and for an encoder whose outputs are not those of torch after
+    the export.
     """
     if precision not in PRECISIONS:
         raise TrichromeError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
     network, config = encoder.network, encoder.config
     int8 = precision == "int8"
     onnx = require("onnx", "onnx")
-    smooth = None
+    balances = None
     if int8 and config.backbone is not None:
         samples = encoder.tokenizer.encode(_SAMPLES, "passage") + encoder.tokenizer.encode(_SAMPLES, "query")
-        smooth = smoothing(network, samples, config.pad_id)
-    model = build_graph(network, config, int8=int8, leave_out=leave_out, smooth=smooth)
+        balances = smoothing(network, samples, config.pad_id)
+    model = build_graph(network, config, int8=int8, leave_out=leave_out, balances=balances)
     with atomic_folder(path) as folder:
         # weights beside the graph: a protobuf file cannot hold more than 2 GiB
         onnx.save_model(

@@ -1,15 +1,18 @@
 """The network as one ONNX graph: what model.py and heads.py compute, in standard operators.
 
-    B texts · L tokens (padded) · R = B·L rows · d hidden · h heads · f feed-forward · V vocabulary
+    B texts · L tokens (padded) · d hidden · h heads · f feed-forward · V vocabulary
 
 Inputs: input_ids and attention_mask, int64 [B, L]; pooling, int64 [], which may be left out: its default is
 the encoder's own choice (0 CLS, 1 mean, 2 the mean of all CLS tokens, M3 section 3.4).
 Outputs: dense [B, d], unit length; sparse_weights [B, L] ≥ 0, 0 at special tokens and padding (a text's
 weight of a token id is the largest over its places); token_vectors [B, L, d'], unit length, free at padding.
 
-In int8 the products of the layers are between bytes: weights are rounded once, a scale for each output
-column; activations as they come, a scale for each product (DynamicQuantizeLinear). onnxruntime makes one
-kernel of each group of nodes. Word vectors are rounded too, a scale for each word.
+In int8 the products of the layers are between bytes. Weights are rounded once, a scale for each output
+column; activations with a scale for each product that a few texts gave beforehand (`smoothing`), or that each
+token gives itself, so that no text depends on others in its batch. onnxruntime makes one kernel of each group
+of QuantizeLinear, DequantizeLinear and MatMul; in graphs whose activations have two axes instead of three it
+takes MatMul and Add together first, and computes in floats. Word vectors are rounded too, a scale for each
+word.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from torch import Tensor, nn
 from trichrome.encoder.config import POOLINGS, EncoderConfig
 from trichrome.encoder.heads import Network
 from trichrome.encoder.model import Backbone, Layer
+from trichrome.encoder.smoothing import BALANCED, Balance
 from trichrome.errors import TrichromeError
 from trichrome.extras import require
 
@@ -47,13 +51,12 @@ def build_graph(
     *,
     int8: bool = False,
     leave_out: Collection[str] = (),
-    smooth: Mapping[str, Tensor] | None = None,
+    balances: Mapping[str, Balance] | None = None,
 ) -> Any:
     """An onnx.ModelProto of the whole network.
 
     int8: round the layers' products. leave_out: those that stay in float32 all the same: names of PRODUCTS,
-    in every layer ("down") or in one ("0.down"). smooth: what `smoothing.smoothing` made for those that are
-    rounded; products that it does not name are rounded as they are.
+    in every layer ("down") or in one ("0.down"). balances: what `smoothing.smoothing` made; int8 needs it.
 
     TrichromeError for networks that are not trichrome's own (BERT, RoBERTa, XLM-R).
     """
@@ -71,13 +74,13 @@ def build_graph(
             "(in one layer: 0.qkv)"
         )
     shape = _Shape(graph, backbone)
-    x = _embed(graph, shape, backbone, int8)  # [R, d]
+    x = _embed(graph, shape, backbone, int8)  # [B, L, d]
     attend = graph.op("Unsqueeze", shape.bias, graph.ints(1, 2))  # [B, 1, 1, L]
     for i, layer in enumerate(backbone.layers):
         assert isinstance(layer, Layer)
         rounded = {p for p in PRODUCTS if int8 and p not in leave_out and f"{i}.{p}" not in leave_out}
-        scales = {p: smooth[f"{i}.{p}"] for p in rounded if smooth and f"{i}.{p}" in smooth}
-        x = _layer(graph, shape, layer, f"layers.{i}", x, attend, rounded, scales)
+        balanced = {p: (balances or {})[f"{i}.{p}"] for p in rounded & {*BALANCED}}
+        x = _layer(graph, shape, layer, f"layers.{i}", x, attend, rounded, balanced)
     _heads(graph, shape, network, config, x)
     return graph.model(config, backbone.config.hidden)
 
@@ -163,7 +166,7 @@ class _Shape:
 
 
 def _embed(graph: _Graph, shape: _Shape, backbone: Backbone, int8: bool) -> str:
-    """Word + position + segment, normalised: [R, d]."""
+    """Word + position + segment, normalised: [B, L, d]."""
     c = backbone.config
     if int8:
         rounded, scale = _rounded(backbone.word.weight)  # [V, d] int8, [V]
@@ -176,9 +179,7 @@ def _embed(graph: _Graph, shape: _Shape, backbone: Backbone, int8: bool) -> str:
     # padding stands at the end, so the positions of real tokens are first, first + 1, …
     table = backbone.position.weight[c.first_position :] + backbone.segment.weight[0]  # [max_tokens, d]
     where = graph.op("Slice", graph.constant("position", table), graph.ints(0), shape.tokens, graph.ints(0))
-    x = graph.op("Add", words, where)  # [B, L, d]
-    x = graph.op("Reshape", x, graph.ints(-1, c.hidden))
-    return _norm(graph, backbone.norm, "norm", x)
+    return _norm(graph, backbone.norm, "norm", graph.op("Add", words, where))
 
 
 def _layer(
@@ -189,75 +190,74 @@ def _layer(
     x: str,
     attend: str,
     rounded: Collection[str],
-    smooth: Mapping[str, Tensor],
+    balanced: Mapping[str, Balance],
 ) -> str:
-    """One transformer layer, [R, d] → [R, d]. rounded: the products in int8; smooth: their scales [in]."""
+    """One transformer layer, [B, L, d] → the same. rounded: the products in int8; balanced: how, of those
+    that are not divided token by token."""
 
-    def product(
-        which: str, of: str, weight: Tensor, bias: Tensor, *, divided: bool = False, by_row: bool = False
-    ) -> str:
+    def product(which: str, of: str, weight: Tensor, bias: Tensor, *, divided: bool = False) -> str:
         weight = weight.detach().float().cpu()
-        if which in smooth:
-            c = smooth[which]
-            weight = weight * c
-            if not divided:
-                of = graph.op("Mul", of, graph.constant(f"{name}.{which}.smooth", 1 / c))
-        return _linear(graph, f"{name}.{which}", of, weight, bias, int8=which in rounded, by_row=by_row)
+        if which not in rounded:
+            return _linear(graph, f"{name}.{which}", of, weight, bias)
+        if which not in balanced:
+            return _rounded_linear(graph, f"{name}.{which}", of, weight, bias)
+        c = balanced[which].channels
+        if not divided:
+            of = graph.op("Mul", of, graph.constant(f"{name}.{which}.smooth", 1 / c))
+        reach = balanced[which].reach
+        return _rounded_linear(graph, f"{name}.{which}", of, weight * c, bias, reach)
 
     d = layer.out.in_features
     scale = torch.ones(3 * d)
     scale[:d] = (d // layer.heads) ** -0.5  # of queries: products are divided by √(d/h)
-    if "out" in smooth:
-        scale[2 * d :] = 1 / smooth["out"]  # of values: what is mixed of them is divided by it, for free
+    if "out" in balanced:  # of values: what is mixed of them is divided by it, for free
+        scale[2 * d :] = 1 / balanced["out"].channels
     weight, bias = layer.qkv.weight.float().cpu() * scale[:, None], layer.qkv.bias.float().cpu() * scale
-    qkv = product("qkv", x, weight, bias)  # [R, 3d]
-    q, k, v = graph.ops("Split", [qkv], [f"{name}.{part}" for part in "qkv"], axis=1, num_outputs=3)
+    qkv = product("qkv", x, weight, bias)  # [B, L, 3d]
+    q, k, v = graph.ops("Split", [qkv], [f"{name}.{part}" for part in "qkv"], axis=-1, num_outputs=3)
     q, k, v = (graph.op("Reshape", part, shape.by_head) for part in (q, k, v))  # each [B, L, h, d/h]
     q, v = (graph.op("Transpose", part, perm=[0, 2, 1, 3]) for part in (q, v))  # [B, h, L, d/h]
     k = graph.op("Transpose", k, perm=[0, 2, 3, 1])  # [B, h, d/h, L]
     scores = graph.op("Add", graph.op("MatMul", q, k), attend)  # [B, h, L, L]
     mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), v)  # [B, h, L, d/h]
     mixed = graph.op("Transpose", mixed, perm=[0, 2, 1, 3])  # [B, L, h, d/h]
-    mixed = graph.op("Reshape", mixed, graph.ints(-1, d))  # [R, d]
+    mixed = graph.op("Reshape", mixed, shape.rows)  # [B, L, d]
     out = product("out", mixed, layer.out.weight, layer.out.bias, divided=True)
     x = _norm(graph, layer.norm1, f"{name}.norm1", graph.op("Add", x, out))
-    up = graph.op("Gelu", product("up", x, layer.up.weight, layer.up.bias))  # [R, f]
-    down = product("down", up, layer.down.weight, layer.down.bias, by_row=True)
+    up = graph.op("Gelu", product("up", x, layer.up.weight, layer.up.bias))  # [B, L, f]
+    down = product("down", up, layer.down.weight, layer.down.bias)
     return _norm(graph, layer.norm2, f"{name}.norm2", graph.op("Add", x, down))
 
 
-def _linear(
-    graph: _Graph,
-    name: str,
-    x: str,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    int8: bool = False,
-    by_row: bool = False,
-) -> str:
-    """x W^T + b: [R, in] with W [out, in] → [R, out].
+def _linear(graph: _Graph, name: str, x: str, weight: Tensor, bias: Tensor) -> str:
+    """x W^T + b: [..., in] with W [out, in] → [..., out]."""
+    product = graph.op("MatMul", x, graph.constant(f"{name}.weight", weight.detach().T))
+    return graph.op("Add", product, graph.constant(f"{name}.bias", bias))
 
-    by_row: before they are rounded, rows are divided by their largest number. In what comes out of GELU a few
-    tokens have numbers that are hundreds of times larger than those of the others.
-    """
-    offset = graph.constant(f"{name}.bias", bias)
-    if not int8:
-        return graph.op("Gemm", x, graph.constant(f"{name}.weight", weight), offset, transB=1)
+
+def _rounded_linear(
+    graph: _Graph, name: str, x: str, weight: Tensor, bias: Tensor, reach: float | None = None
+) -> str:
+    """The same between bytes. reach: the range that the steps of x divide; None: each token's own largest
+    number. In what comes out of GELU a few tokens have numbers hundreds of times larger than the others'."""
     rounded, scale = _rounded(weight)  # [out, in] int8, [out]
-    if by_row:
-        largest = graph.op(
-            "Max", graph.op("ReduceMax", x, graph.ints(1), keepdims=1), graph.number(_LEAST_ROW)
-        )
-        x = graph.op("Div", x, largest)
-    parts = [f"{name}.{part}" for part in ("input", "input_scale", "input_zero")]
-    q, q_scale, q_zero = graph.ops("DynamicQuantizeLinear", [x], parts)  # uint8 [R, in], [], []
-    kept = graph.constant(f"{name}.int8", rounded.T)
-    product = graph.op("MatMulInteger", q, kept, q_zero)  # int32 [R, out]
-    product = graph.op("Cast", product, to=graph.onnx.TensorProto.FLOAT)
-    scales = graph.op("Mul", q_scale, graph.constant(f"{name}.scale", scale))  # [out]
-    product = graph.op("Mul", product, scales)
-    return graph.op("Add", graph.op("Mul", product, largest) if by_row else product, offset)
+    largest = ""
+    if reach is None:
+        rows = graph.op("ReduceMax", x, graph.ints(-1), keepdims=1)  # [B, L, 1]
+        largest = graph.op("Max", rows, graph.number(_LEAST_ROW))
+        x, reach = graph.op("Div", x, largest), 1.0
+    step = graph.constant(f"{name}.step", np.array(reach / 127, np.float32))
+    middle = graph.constant("middle", np.array(128, np.uint8))
+    x = graph.op("DequantizeLinear", graph.op("QuantizeLinear", x, step, middle), step, middle)
+    kept = (
+        graph.constant(f"{name}.int8", rounded.T),
+        graph.constant(f"{name}.scale", scale),
+        graph.constant(f"{name}.zero", np.zeros(len(scale), np.int8)),
+    )
+    product = graph.op("MatMul", x, graph.op("DequantizeLinear", *kept, axis=1))
+    if largest:
+        product = graph.op("Mul", product, largest)
+    return graph.op("Add", product, graph.constant(f"{name}.bias", bias))
 
 
 def _norm(graph: _Graph, norm: nn.LayerNorm, name: str, x: str) -> str:
@@ -273,17 +273,16 @@ def _rounded(weight: Tensor) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
 
 
 def _heads(graph: _Graph, shape: _Shape, network: Network, config: EncoderConfig, x: str) -> None:
-    """[R, d] → the three outputs, always in float32."""
-    heads, d = network.heads, x
-    hidden = graph.op("Reshape", d, shape.rows)  # [B, L, d]
+    """[B, L, d] → the three outputs, always in float32."""
+    heads = network.heads
     chosen = graph.op("Cast", _chosen(graph, shape, config), to=graph.onnx.TensorProto.FLOAT)  # [B, L]
     share = graph.op("Div", chosen, graph.op("ReduceSum", chosen, graph.ints(1), keepdims=1))
-    pooled = graph.op("MatMul", graph.op("Unsqueeze", share, graph.ints(1)), hidden)  # [B, 1, d]
+    pooled = graph.op("MatMul", graph.op("Unsqueeze", share, graph.ints(1)), x)  # [B, 1, d]
     pooled = _unit(graph, graph.op("Squeeze", pooled, graph.ints(1)))
     width = network.backbone.config.hidden  # type: ignore[union-attr]
     graph.output(OUTPUTS["dense"], pooled, ["batch", width])  # type: ignore[list-item]
     if heads.sparse is not None:
-        weights = _linear(graph, "sparse", x, heads.sparse.weight, heads.sparse.bias)  # [R, 1]
+        weights = _linear(graph, "sparse", x, heads.sparse.weight, heads.sparse.bias)  # [B, L, 1]
         weights = graph.op("Reshape", graph.op("Relu", weights), graph.op("Shape", "input_ids"))  # [B, L]
         special = graph.ints(*config.unscored_ids)
         ids = graph.op("Unsqueeze", "input_ids", graph.ints(2))  # [B, L, 1]
@@ -294,9 +293,7 @@ def _heads(graph: _Graph, shape: _Shape, network: Network, config: EncoderConfig
     if heads.multivector is not None:
         vectors = _linear(graph, "multivector", x, heads.multivector.weight, heads.multivector.bias)
         size = heads.multivector.out_features
-        to = graph.op("Concat", shape.batch, shape.tokens, graph.ints(size), axis=0)
-        vectors = graph.op("Reshape", _unit(graph, vectors), to)
-        graph.output(OUTPUTS["multivector"], vectors, ["batch", "tokens", size])
+        graph.output(OUTPUTS["multivector"], _unit(graph, vectors), ["batch", "tokens", size])
 
 
 def _chosen(graph: _Graph, shape: _Shape, config: EncoderConfig) -> str:
