@@ -1,14 +1,15 @@
 """How fast texts become embeddings on a CPU: trichrome against FlagEmbedding and sentence-transformers.
 
-    python -m benchmarks.encode [--quick]
+    python -m benchmarks.encode [--quick] [--only mixed|one-length]
 
 The same weights (`small`, saved in the layout that all three open), the same texts of mixed length, the same
 number of threads. Every contender runs in its own process, one after another, for several rounds (the
 others' slow default settings once, at the end); ratios are taken within rounds, their median is given.
 trichrome and FlagEmbedding make all three outputs, sentence-transformers its dense one. The floor is the
 arithmetic: the network's operations at the rate of a large matrix product. Texts of one length, 128 tokens,
-show what onnxruntime and int8 gain over torch in float32. Needs the extras `parity` and `onnx`. The last line
-is JSON; benchmarks/results/encode.json holds every measurement.
+show what onnxruntime and int8 gain over torch in float32. --only measures one of the two and keeps the other
+as it was. Needs the extras `parity` and `onnx`. The last line is JSON; benchmarks/results/encode.json holds
+every measurement.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common import SHARED_DATA, machine, write_results
+from benchmarks.common import RESULTS, SHARED_DATA, machine, write_results
 from trichrome.encoder import TruncationWarning
 
 SOURCES = ("xquad-pool", "cranfield", "jaquad-dev", "afriqa-dev", "cosqa-dev", "cmrc-dev", "man-long")
@@ -155,6 +156,7 @@ def main(
     quick: Annotated[bool, typer.Option(help="Few texts, one round: a check, not a measurement.")] = False,
     texts: int = 2000,
     rounds: int = 3,
+    only: Annotated[str, typer.Option(help="mixed: texts of mixed length; one-length: of 128 tokens.")] = "",
     contender: Annotated[str, typer.Option(hidden=True)] = "",
     folder: Annotated[str, typer.Option(hidden=True)] = "",
     file: Annotated[str, typer.Option(hidden=True)] = "",
@@ -168,37 +170,50 @@ def main(
     if contender:
         print(json.dumps(contend(contender, folder, json.loads(Path(file).read_text()), batch, max_tokens)))
         return
+    if only not in ("", "mixed", "one-length"):
+        raise SystemExit(f"error: --only takes mixed or one-length, got {only}")
     if quick:
         texts, rounds = 96, 1
+    name = "encode.quick" if quick else "encode"
+    kept = RESULTS / f"{name}.json"
+    results: dict[str, Any] = json.loads(kept.read_text("utf-8")) if only and kept.is_file() else {}
+    results["machine"] = machine()
     with tempfile.TemporaryDirectory() as temporary:
-        results = compare(Path(temporary), mixed_texts(texts), rounds)
-    path = write_results("encode" if not quick else "encode.quick", results)
-    print(f"wrote {path}")
-    gains = {f"ratio_{name}_at_{LENGTH}": gain for name, gain in results["one_length"]["gains"].items()}
-    print(json.dumps(results["ratios"] | gains))
+        measured = Measured(Path(temporary), mixed_texts(texts), rounds)
+        if only != "one-length":
+            results |= measured.mixed()
+        if only != "mixed":
+            results["one_length"] = measured.one_length()
+    print(f"wrote {write_results(name, results)}")
+    gains = results.get("one_length", {}).get("gains", {})
+    print(json.dumps(results.get("ratios", {}) | {f"ratio_{k}_at_{LENGTH}": v for k, v in gains.items()}))
 
 
-def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
-    """Search the others' best batch sizes, then run the rounds."""
-    import trichrome
-    from trichrome.encoder import save
-    from trichrome.encoder.export import export_onnx
+class Measured:
+    """The texts, the model in every layout, and the runs over them."""
 
-    encoder = trichrome.load("small", device="cpu", max_tokens=MAX_TOKENS)
-    tokens = [min(MAX_TOKENS, len(ids) + 2) for ids in encoder.token_ids(texts)]
-    save(encoder, work / "model", "flagembedding")
-    encoder = trichrome.load("small", device="cpu", prompts=NO_PROMPTS, max_tokens=MAX_TOKENS)
-    export_onnx(encoder, work / "model-onnx")
-    export_onnx(encoder, work / "model-onnx-int8", "int8")
-    del encoder
-    everything, some, long = work / "texts.json", work / "some.json", work / "long.json"
-    everything.write_text(json.dumps(texts))
-    some.write_text(json.dumps(texts[: max(32, len(texts) // 10)]))
-    long_texts = [text for text, n in zip(texts, tokens, strict=True) if n >= LENGTH]
-    long.write_text(json.dumps(long_texts))
+    def __init__(self, work: Path, texts: list[str], rounds: int) -> None:
+        import trichrome
+        from trichrome.encoder import save
+        from trichrome.encoder.export import export_onnx
 
-    def run(name: str, file: Path, batch: int = 0, max_tokens: int = MAX_TOKENS) -> dict[str, Any]:
-        settings = {"contender": name, "folder": work / "model", "file": file, "batch": batch}
+        self.work, self.texts, self.rounds = work, texts, rounds
+        encoder = trichrome.load("small", device="cpu", max_tokens=MAX_TOKENS)
+        self.tokens = [min(MAX_TOKENS, len(ids) + 2) for ids in encoder.token_ids(texts)]
+        save(encoder, work / "model", "flagembedding")
+        encoder = trichrome.load("small", device="cpu", prompts=NO_PROMPTS, max_tokens=MAX_TOKENS)
+        export_onnx(encoder, work / "model-onnx")
+        export_onnx(encoder, work / "model-onnx-int8", "int8")
+
+    def file(self, name: str, texts: list[str]) -> Path:
+        """Texts for a contender's process."""
+        path = self.work / f"{name}.json"
+        path.write_text(json.dumps(texts))
+        return path
+
+    def run(self, name: str, file: Path, batch: int = 0, max_tokens: int = MAX_TOKENS) -> dict[str, Any]:
+        """One contender over the texts of a file, in a process of its own."""
+        settings = {"contender": name, "folder": self.work / "model", "file": file, "batch": batch}
         arguments = [f"--{key}={value}" for key, value in settings.items()]
         made = child(*arguments, f"--max-tokens={max_tokens}")
         print(
@@ -207,50 +222,81 @@ def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
         )
         return made
 
-    print(f"{len(texts)} texts, {sum(tokens)} tokens; searching batch sizes on a tenth of them")
-    search: dict[str, dict[int, float]] = {}
-    for name in ("flagembedding", "sentence-transformers"):
-        tried = search[name] = {}
-        for b in BATCHES:
-            tried[b] = run(name, some, b)["seconds"]
-            if sum(seconds > 1.2 * min(tried.values()) for seconds in list(tried.values())[-2:]) == 2:
-                break  # slower twice in a row: larger batches only pad more
-    best = {name: min(tried, key=tried.__getitem__) for name, tried in search.items()}
-    contenders = [
-        *((name, 0) for name in OURS),
-        ("flagembedding", best["flagembedding"]),
-        ("sentence-transformers", best["sentence-transformers"]),
-    ]
-    at_default = [("flagembedding", 0), ("sentence-transformers", 0)]  # slow: in the last round only
-    work_done = operations(tokens)
-    rows: list[dict[str, Any]] = []
-    for r in range(rounds):
-        print(f"round {r + 1} of {rounds}")
-        rates = {k: child("--contender", f"matrix-{k}")["rate"] for k in ("float32", "bfloat16")}
-        row: dict[str, Any] = {"matrix_rate": rates}
-        for name, batch in contenders + (at_default if r == rounds - 1 else []):
-            made = run(name, everything, batch)
-            row[f"{name}@{batch or 'default'}"] = made
-            if name in ("trichrome", "trichrome-bf16"):
-                kind = "bfloat16" if name.endswith("bf16") else "float32"
-                again = child("--contender", f"matrix-{kind}")["rate"]
-                made["fraction_of_matmul"] = work_done / made["seconds"] / max(rates[kind], again)
-        rows.append(row)
-    print(f"{len(long_texts)} texts cut to {LENGTH} tokens")
-    long_rows = [
-        {name: run(name, long, max_tokens=LENGTH)["seconds"] for name in OURS} for _ in range(rounds)
-    ]
+    def batch_sizes(self) -> dict[str, dict[int, float]]:
+        """Seconds by batch size of each of the others, on a tenth of the texts."""
+        some = self.file("some", self.texts[: max(32, len(self.texts) // 10)])
+        search: dict[str, dict[int, float]] = {}
+        for name in ("flagembedding", "sentence-transformers"):
+            tried = search[name] = {}
+            for b in BATCHES:
+                tried[b] = self.run(name, some, b)["seconds"]
+                if sum(seconds > 1.2 * min(tried.values()) for seconds in list(tried.values())[-2:]) == 2:
+                    break  # slower twice in a row: larger batches only pad more
+        return search
+
+    def mixed(self) -> dict[str, Any]:
+        """Search the others' best batch sizes, then run the rounds."""
+        print(f"{len(self.texts)} texts, {sum(self.tokens)} tokens; searching batch sizes on a tenth of them")
+        everything, search = self.file("texts", self.texts), self.batch_sizes()
+        best = {name: min(tried, key=tried.__getitem__) for name, tried in search.items()}
+        contenders = [
+            *((name, 0) for name in OURS),
+            ("flagembedding", best["flagembedding"]),
+            ("sentence-transformers", best["sentence-transformers"]),
+        ]
+        at_default = [("flagembedding", 0), ("sentence-transformers", 0)]  # slow: in the last round only
+        work_done = operations(self.tokens)
+        rows: list[dict[str, Any]] = []
+        for r in range(self.rounds):
+            print(f"round {r + 1} of {self.rounds}")
+            rates = {k: child("--contender", f"matrix-{k}")["rate"] for k in ("float32", "bfloat16")}
+            row: dict[str, Any] = {"matrix_rate": rates}
+            for name, batch in contenders + (at_default if r == self.rounds - 1 else []):
+                made = self.run(name, everything, batch)
+                row[f"{name}@{batch or 'default'}"] = made
+                if name in ("trichrome", "trichrome-bf16"):
+                    kind = "bfloat16" if name.endswith("bf16") else "float32"
+                    again = child("--contender", f"matrix-{kind}")["rate"]
+                    made["fraction_of_matmul"] = work_done / made["seconds"] / max(rates[kind], again)
+            rows.append(row)
+        return {
+            "texts": len(self.texts),
+            "tokens": sum(self.tokens),
+            "real_texts": SHARED_DATA.is_dir(),
+            "operations": work_done,
+            "best_batch": best,
+            "batch_search_seconds": search,
+            "rounds": rows,
+            "ratios": ratios(rows, best),
+        }
+
+    def one_length(self) -> dict[str, Any]:
+        """trichrome in all its ways on texts that fill one length."""
+        long = [text for text, n in zip(self.texts, self.tokens, strict=True) if n >= LENGTH]
+        file = self.file("long", long)
+        print(f"{len(long)} texts cut to {LENGTH} tokens")
+        rows = [
+            {name: self.run(name, file, max_tokens=LENGTH)["seconds"] for name in OURS}
+            for _ in range(self.rounds)
+        ]
+        gains = {n: round(median(row["trichrome"] / row[n] for row in rows), 3) for n in OURS[1:]}
+        return {"tokens": LENGTH, "texts": len(long), "rounds": rows, "gains": gains}
+
+
+def ratios(rows: list[dict[str, Any]], best: dict[str, int]) -> dict[str, float]:
+    """Medians over the rounds: theirs / ours in time, ours / theirs in memory."""
 
     def ratio(ours: str, theirs: str, figure: str = "seconds") -> float:
         pairs = [(r[f"{ours}@default"][figure], r[theirs][figure]) for r in rows if theirs in r]
         value: float = median(t / o if figure == "seconds" else o / t for o, t in pairs)
         return round(value, 3)
 
-    fe, st = (
-        f"flagembedding@{best['flagembedding']}",
-        f"sentence-transformers@{best['sentence-transformers']}",
-    )
-    ratios = {
+    def fraction(name: str) -> float:
+        value: float = median(r[f"{name}@default"]["fraction_of_matmul"] for r in rows)
+        return round(value, 3)
+
+    fe, st = (f"{name}@{best[name]}" for name in ("flagembedding", "sentence-transformers"))
+    return {
         "ratio_flagembedding_default": ratio("trichrome", "flagembedding@default"),
         "ratio_flagembedding_best": ratio("trichrome", fe),
         "ratio_flagembedding_best_bf16": ratio("trichrome-bf16", fe),
@@ -258,29 +304,8 @@ def compare(work: Path, texts: list[str], rounds: int) -> dict[str, Any]:
         "ratio_sentence_transformers_best": ratio("trichrome", st),
         "ratio_peak_memory_default": ratio("trichrome", "flagembedding@default", "peak_mib"),
         "ratio_peak_memory_best": ratio("trichrome", fe, "peak_mib"),
-        "fraction_of_matmul": round(median(r["trichrome@default"]["fraction_of_matmul"] for r in rows), 3),
-        "fraction_of_matmul_bf16": round(
-            median(r["trichrome-bf16@default"]["fraction_of_matmul"] for r in rows), 3
-        ),
-    }
-    return {
-        "machine": machine(),
-        "texts": len(texts),
-        "tokens": sum(tokens),
-        "real_texts": SHARED_DATA.is_dir(),
-        "operations": work_done,
-        "best_batch": best,
-        "batch_search_seconds": search,
-        "rounds": rows,
-        "ratios": ratios,
-        "one_length": {
-            "tokens": LENGTH,
-            "texts": len(long_texts),
-            "rounds": long_rows,
-            "gains": {
-                name: round(median(row["trichrome"] / row[name] for row in long_rows), 3) for name in OURS[1:]
-            },
-        },
+        "fraction_of_matmul": fraction("trichrome"),
+        "fraction_of_matmul_bf16": fraction("trichrome-bf16"),
     }
 
 
