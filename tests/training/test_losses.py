@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trichrome.errors import TrichromeError
-from trichrome.training.losses import flops, infonce, kl, listwise_kl, margin_mse, unified
+from trichrome.evaluation.auc import auc
+from trichrome.training.losses import flops, infonce, kl, listwise_kl, mann_whitney, margin_mse, unified
 from trichrome.training.target import Target
 
 NAN = float("nan")
@@ -41,6 +42,25 @@ def test_infonce_by_hand() -> None:
     assert value(made) == pytest.approx(sum(rows) / 2)
     masked = infonce(scores, target([[1, 0, 0], [0, 1, 0]], [[1, 0, 1], [1, 1, 1]]), temperature=0.5)
     assert value(masked) == pytest.approx((-log(exp(2) / (exp(2) + exp(1))) + rows[1]) / 2)
+
+
+def test_mann_whitney_by_hand() -> None:
+    """Two positives, 1.0 and 0.4; the negatives 0, 0.5, 0.2; the last score of row 2 does not count."""
+    scores = torch.tensor([[1.0, 0.0, 0.5], [0.2, 0.4, 9.0]], dtype=torch.float64)
+    marked = target([[1, 0, 0], [0, 1, 0]], [[1, 1, 1], [1, 1, 0]])
+    pairs = [log(1 + exp((n - p) / 0.5)) for p in (1.0, 0.4) for n in (0.0, 0.5, 0.2)]
+    assert value(mann_whitney(scores, marked, temperature=0.5)) == pytest.approx(sum(pairs) / 6)
+    alone = torch.tensor([[1.0]], dtype=torch.float64)
+    assert value(mann_whitney(alone, target([[1]]))) == 0
+
+
+def test_mann_whitney_bounds_the_area_over_the_curve() -> None:
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.randn(20, 30, generator=draw, dtype=torch.float64)
+    marked = target(torch.eye(20, 30).int().tolist())
+    own, others = scores[marked.positive].numpy(), scores[~marked.positive].numpy()
+    over = 1 - auc(own, others)
+    assert 0 < over <= value(mann_whitney(scores, marked, temperature=0.01)) / log(2)
 
 
 def test_several_positives() -> None:

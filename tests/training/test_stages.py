@@ -65,6 +65,7 @@ def recipe(work: Path, name: str = "run", **changes: Any) -> Recipe:
 ALL: list[tuple[Callable[..., stages.Trained], dict[str, Any]]] = [
     (stages.retromae, {}),
     (stages.contrastive, {}),
+    (stages.contrastive, {"objective": Objective(ranking="mann_whitney", temperature=0.05)}),
     (stages.heads, {}),
     (stages.unified, {}),
     (stages.unified, {"train": "lowrank", "lowrank": LowRank(rank=4)}),
@@ -72,7 +73,7 @@ ALL: list[tuple[Callable[..., stages.Trained], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("stage", "changes"), ALL, ids=["retromae", "contrastive", "heads", "unified", "low"]
+    ("stage", "changes"), ALL, ids=["retromae", "contrastive", "mann_whitney", "heads", "unified", "low"]
 )
 def test_a_stage_lowers_its_loss_and_leaves_a_model(
     work: Path, stage: Callable[..., stages.Trained], changes: dict[str, Any]

@@ -18,6 +18,7 @@ from trichrome.cli.export import export
 from trichrome.cli.index import index
 from trichrome.cli.info import info
 from trichrome.cli.mine import mine
+from trichrome.cli.papers import papers
 from trichrome.cli.score import score
 from trichrome.cli.search import search
 from trichrome.cli.serve import serve
@@ -64,6 +65,7 @@ app.command(no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(export)
 app.add_typer(cluster, name="cluster")
+app.add_typer(papers, name="papers")
 app.command()(serve)
 app.command()(info)
 app.command()(demo)

@@ -35,7 +35,7 @@ from trichrome.training.evaluate import evaluator
 from trichrome.training.examples import Examples
 from trichrome.training.gather import gather
 from trichrome.training.loop import Loop, Watch, run
-from trichrome.training.losses import flops, infonce, kl, listwise_kl, margin_mse
+from trichrome.training.losses import flops, infonce, kl, listwise_kl, mann_whitney, margin_mse
 from trichrome.training.losses import unified as unified_loss
 from trichrome.training.observations import gradient_norms, observe
 from trichrome.training.plots import plot_log
@@ -114,16 +114,16 @@ def retromae(recipe: Recipe, watch: Watch | None = None) -> Trained:
 
 
 def contrastive(recipe: Recipe, watch: Watch | None = None) -> Trained:
-    """Dense pre-training or fine-tuning by InfoNCE; the other heads stay as they are."""
+    """Dense pre-training or fine-tuning by one ranking loss; the other heads stay as they are."""
     objective = recipe.objective
 
     def losses(scores: Mapping[str, Tensor], target: Target, step: int) -> dict[str, Tensor]:
-        value = infonce(
-            scores["dense"],
-            target,
-            temperature=objective.temperature,
-            both_directions=objective.both_directions,
-        )
+        dense, temperature = scores["dense"], objective.temperature
+        if objective.ranking == "mann_whitney":
+            value = mann_whitney(dense, target, temperature=temperature)
+        else:
+            both = objective.both_directions
+            value = infonce(dense, target, temperature=temperature, both_directions=both)
         return {"dense": value, "total": value}
 
     encoder = prepare(recipe, _device(), train_heads=())

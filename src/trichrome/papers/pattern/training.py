@@ -1,0 +1,166 @@
+"""Training of towers on a collection, and how well they retrieve: the loop that rows share.
+
+B queries of a batch · C passages: one answer of each query, then n negatives of each · S [B, C]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trichrome.encoder.tokenizer import Tokens
+from trichrome.evaluation.metrics import METRICS_DEPTH, per_query
+from trichrome.evaluation.rankings import Rankings
+from trichrome.papers.pattern.collection import Collection, Split
+from trichrome.papers.pattern.paper import Scale
+from trichrome.papers.pattern.towers import BagTower, EncoderTower, Tower, nearest, tokenize, vectors
+from trichrome.training.target import Target
+
+Rows: TypeAlias = "NDArray[np.int64]"
+#: S [B, C] and its target → scalar.
+Loss: TypeAlias = "Callable[[Tensor, Target], Tensor]"
+#: Rows of training queries [B] → rows of passages [B, n], their negatives.
+Negatives: TypeAlias = "Callable[[Rows, np.random.Generator], Rows]"
+#: The queries of a step, by rows [B].
+Order: TypeAlias = "Callable[[int, np.random.Generator], Rows]"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A collection in tokens. queries, tests, passages: in the collection's order."""
+
+    collection: Collection
+    queries: list[Tokens]
+    tests: list[Tokens]
+    passages: list[Tokens]
+
+    @classmethod
+    def of(cls, collection: Collection, query_tokens: int = 32, passage_tokens: int = 64) -> Read:
+        """Tokenised, and cut."""
+        return cls(
+            collection,
+            tokenize(collection.train.texts, "query", query_tokens),
+            tokenize(collection.test.texts, "query", query_tokens),
+            tokenize(collection.passages, "passage", passage_tokens),
+        )
+
+    def tower(self, scale: Scale, seed: int) -> Tower:
+        """A tower that is not trained yet: of word vectors at scale mini, the base itself otherwise."""
+        if scale != "mini":
+            return EncoderTower()
+        return BagTower([i for t in self.queries + self.tests + self.passages for i in t.ids], seed=seed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """steps of `rows` queries each. rate: of AdamW, with a warm-up over a tenth and a linear fall."""
+
+    steps: int
+    rows: int
+    rate: float
+    seed: int
+
+
+def target_of(split: Split, queries: Rows, passages: Rows, given: Rows) -> Target:
+    """For queries [B] and passages [C]: positive is given[b], the column of b's answer; other answers of a
+    query are masked."""
+    answers = split.hits_of(queries, passages)  # [B, C]
+    positive = np.zeros_like(answers)
+    positive[np.arange(len(queries)), given] = True
+    return Target(torch.from_numpy(positive), torch.from_numpy(positive | ~answers))
+
+
+def fit(
+    read: Read,
+    query_tower: Tower,
+    passage_tower: Tower,
+    plan: Plan,
+    loss: Loss,
+    *,
+    negatives: Negatives | None = None,
+    order: Order | None = None,
+    in_batch: bool = True,
+) -> list[float]:
+    """Train both towers (one, where they are the same); returns the loss of each step.
+
+    negatives: hard ones for each query; in-batch passages serve besides, unless in_batch is False. order:
+    which queries share a step; at random, without repetition in an epoch, where None.
+    """
+    split = read.collection.train
+    draw = np.random.default_rng(plan.seed)
+    order = order or shuffled(len(split), plan.rows)
+    modules = {id(t): t for t in (query_tower, passage_tower)}.values()
+    parameters = [p for tower in modules for p in tower.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.01)
+    losses = []
+    for step in range(plan.steps):
+        queries = order(step, draw)  # [B]
+        chosen = np.array([draw.choice(split.answers[q]) for q in queries])
+        extra = np.empty((len(queries), 0), np.int64) if negatives is None else negatives(queries, draw)
+        passages = np.concatenate([chosen, extra.ravel()])  # [C]
+        target = target_of(split, queries, passages, np.arange(len(queries)))
+        if not in_batch:
+            target = Target(target.positive, target.mask & _own(len(queries), extra.shape[1]))
+        set_rate(optimiser, plan, step)
+        q = query_tower([read.queries[i] for i in queries])  # [B, d]
+        p = passage_tower([read.passages[i] for i in passages])  # [C, d]
+        value = loss(q @ p.T, target)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        losses.append(value.item())
+    return losses
+
+
+def shuffled(count: int, rows: int) -> Order:
+    """Every query once an epoch, in an order that the seed decides."""
+    waiting: list[int] = []
+
+    def take(step: int, draw: np.random.Generator) -> Rows:
+        while len(waiting) < rows:
+            waiting.extend(draw.permutation(count).tolist())
+        taken = waiting[:rows]
+        del waiting[:rows]
+        return np.array(sorted(set(taken)))
+
+    return take
+
+
+def set_rate(optimiser: torch.optim.Optimizer, plan: Plan, step: int) -> None:
+    """The rate of a step, from 0."""
+    share = min(1.0, (step + 1) / max(1, plan.steps // 10)) * (1 - step / plan.steps)
+    for group in optimiser.param_groups:
+        group["lr"] = plan.rate * share
+
+
+def search(read: Read, query_tower: Tower, passage_tower: Tower, k: int = METRICS_DEPTH) -> Rows:
+    """The k best passages of each test query: [Q, k]."""
+    return nearest(vectors(query_tower, read.tests), vectors(passage_tower, read.passages), k)[0]
+
+
+def quality(split: Split, found: Rows) -> dict[str, NDArray[np.float64]]:
+    """Rows of passages [Q, K], best first → metric → [Q], by ir-measures."""
+    ids = [str(i) for i in range(len(split))]
+    passages = [str(i) for i in range(int(found.max()) + 1)]
+    falling = np.arange(found.shape[1], 0, -1, dtype=np.float32)
+    run = Rankings.from_rows(ids, passages, [(row, falling) for row in found])
+    qrels = {i: {str(p): 1 for p in answers} for i, answers in zip(ids, split.answers, strict=True)}
+    return per_query(qrels, run, ids)
+
+
+def mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """In points."""
+    return 100 * float(np.mean(values))
+
+
+def _own(rows: int, each: int) -> Tensor:
+    """[B, B + B·n]: a query's own answer and negatives."""
+    eye = torch.eye(rows, dtype=torch.bool)
+    return torch.cat([eye, eye.repeat_interleave(each, 1)], 1)

@@ -1,0 +1,66 @@
+"""Real text for rows: splits, answers, and what a folder must hold."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trichrome.errors import TrichromeError
+from trichrome.papers.pattern.collection import VARIABLE, collect, data_folder, titles_and_texts
+from trichrome.papers.pattern.paper import Source
+
+SOURCE = Source("made here", "free")
+PAIRS = [(f"query {i}", f"passage {i}") for i in range(30)] + [("query 3", "another passage of 3"), ("", "x")]
+
+
+def test_no_query_is_trained_and_tested_and_all_answers_are_there() -> None:
+    found = collect(PAIRS, SOURCE, train=10, test=5, passages=20)
+    assert (len(found.train), len(found.test), len(found.passages)) == (10, 5, 20)
+    assert not {*found.train.texts} & {*found.test.texts}
+    answers = {q: {p for x, p in PAIRS if x == q} for q, _ in PAIRS}
+    for split in (found.train, found.test):
+        for query, rows in zip(split.texts, split.answers, strict=True):
+            assert {found.passages[i] for i in rows} == answers[query]
+    again = collect(PAIRS, SOURCE, train=10, test=5, passages=20)
+    assert (again.passages, again.train.texts) == (found.passages, found.train.texts)
+    other = collect(PAIRS, SOURCE, train=10, test=5, passages=20, seed=1)
+    assert other.train.texts != found.train.texts
+
+
+def test_hits_are_those_of_the_answers() -> None:
+    test = collect(PAIRS, SOURCE, train=10, test=5, passages=20).test
+    first = np.array([[rows[0], -1] for rows in test.answers])
+    assert test.hits(first)[:, 0].all()
+    assert not test.hits(first)[:, 1].any()
+    wide = test.hits_of(np.array([0, 1]), np.concatenate([test.answers[0], test.answers[1]]))
+    n = len(test.answers[0])
+    assert wide[0, :n].all()
+    assert not wide[0, n:].any()
+
+
+def test_a_folder_gives_its_english_titles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train").mkdir()
+    rows = [
+        {"query": f"title {i}", "pos": [f"text {i}"], "neg": [], "lang": "en" if i % 2 else "de"}
+        for i in range(40)
+    ]
+    with gzip.open(tmp_path / "train" / "ddtp.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    found = titles_and_texts(data_folder(), train=10, test=5, passages=100)
+    assert len(found.passages) == 20
+    assert all(int(text.split()[1]) % 2 for text in found.passages)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
+    with pytest.raises(TrichromeError, match="nowhere"):
+        data_folder()
+
+
+def test_without_a_folder_there_are_catalogues() -> None:
+    pytest.importorskip("django")
+    found = titles_and_texts(None, train=300, test=100, passages=2000)
+    assert len(found.test) == 100
+    assert np.mean([len(rows) for rows in found.test.answers]) > 3  # one a language
