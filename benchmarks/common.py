@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
     return names[0] if names else platform.processor()
+
+
+def peak_mib() -> float:
+    """Most memory that this process held, in MiB. getrusage's ru_maxrss begins, after an exec, at what the
+    process that started this one held, which may be more; Linux's VmHWM is this program's own."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def write_results(name: str, values: dict[str, Any]) -> Path:

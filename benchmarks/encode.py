@@ -17,7 +17,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common import RESULTS, SHARED_DATA, machine, write_results
+from benchmarks.common import RESULTS, SHARED_DATA, machine, peak_mib, write_results
 from trichrome.encoder import TruncationWarning
 
 SOURCES = ("xquad-pool", "cranfield", "jaquad-dev", "afriqa-dev", "cosqa-dev", "cmrc-dev", "man-long")
@@ -117,7 +116,7 @@ def contend(name: str, folder: str, texts: list[str], batch: int, max_tokens: in
     start = time.perf_counter()
     run(texts)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     return {"contender": name, "batch": batch, "seconds": seconds, "peak_mib": peak}
 
 

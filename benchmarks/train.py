@@ -32,7 +32,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common import RESULTS, machine, write_results
+from benchmarks.common import RESULTS, machine, peak_mib, write_results
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, POSITIONS = 250_002, 384, 2, 12, 4098
 TEMPERATURE, RATE = 0.02, 1e-5
@@ -136,7 +136,7 @@ def contend(name: str, folder: str, work: Work, most: int) -> dict[str, Any]:
         if not most or "can't allocate memory" not in str(error):
             raise
         return {"first_loss": None, "seconds": [], "peak_mib": None}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     return {"first_loss": losses[0], "seconds": seconds[1:], "peak_mib": peak}
 
 
