@@ -66,15 +66,18 @@ ALL: list[tuple[Callable[..., stages.Trained], dict[str, Any]]] = [
     (stages.retromae, {}),
     (stages.contrastive, {}),
     (stages.contrastive, {"objective": Objective(ranking="mann_whitney", temperature=0.05)}),
+    (stages.contrastive, {"objective": Objective(ranking="pairwise", temperature=0.05)}),
+    (stages.contrastive, {"objective": Objective(ranking="lambda_rank", temperature=0.05, rank_cut=20)}),
     (stages.heads, {}),
     (stages.unified, {}),
     (stages.unified, {"train": "lowrank", "lowrank": LowRank(rank=4)}),
 ]
 
 
-@pytest.mark.parametrize(
-    ("stage", "changes"), ALL, ids=["retromae", "contrastive", "mann_whitney", "heads", "unified", "low"]
-)
+IDS = ["retromae", "contrastive", "mann_whitney", "pairwise", "lambda_rank", "heads", "unified", "low"]
+
+
+@pytest.mark.parametrize(("stage", "changes"), ALL, ids=IDS)
 def test_a_stage_lowers_its_loss_and_leaves_a_model(
     work: Path, stage: Callable[..., stages.Trained], changes: dict[str, Any]
 ) -> None:

@@ -46,8 +46,8 @@ class Objective:
 
     temperature, mix (w), weights (λ), distil, distil_weights: trichrome.training.losses.unified.
     distil_after: self-distillation begins after so many optimiser steps (a resumed run counts on).
-    ranking: the contrastive stage's loss. both_directions: with InfoNCE there, passages look for their
-    queries too.
+    ranking: the contrastive stage's loss. rank_cut: of lambda_rank, lower ranks weigh nothing.
+    both_directions: with InfoNCE there, passages look for their queries too.
     flops_queries, flops_passages: weights of the FLOPS regulariser on the sparse output.
     teacher: weight of a loss towards the teacher's scores that the data carries (`trichrome score`), on each
     output; teacher_loss: which; teacher_temperature: divides the teacher's scores (listwise KL and KL).
@@ -60,7 +60,8 @@ class Objective:
     distil: bool = True
     distil_after: int = 0
     distil_weights: tuple[float, float, float] = (1.0, 0.1, 1.0)
-    ranking: Literal["infonce", "mann_whitney"] = "infonce"
+    ranking: Literal["infonce", "mann_whitney", "pairwise", "lambda_rank"] = "infonce"
+    rank_cut: int | None = None
     both_directions: bool = False
     flops_queries: float = 0.0
     flops_passages: float = 0.0
@@ -77,6 +78,10 @@ class Objective:
         _require(
             not self.both_directions or self.ranking == "infonce",
             f"objective.both_directions goes with ranking: infonce, not with {self.ranking}",
+        )
+        _require(
+            self.rank_cut is None or (self.rank_cut > 0 and self.ranking == "lambda_rank"),
+            "objective.rank_cut is a rank ≥ 1, and goes with ranking: lambda_rank",
         )
         _require(self.distil_after >= 0, f"objective.distil_after must be ≥ 0, got {self.distil_after}")
 

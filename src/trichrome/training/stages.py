@@ -35,7 +35,16 @@ from trichrome.training.evaluate import evaluator
 from trichrome.training.examples import Examples
 from trichrome.training.gather import gather
 from trichrome.training.loop import Loop, Watch, run
-from trichrome.training.losses import flops, infonce, kl, listwise_kl, mann_whitney, margin_mse
+from trichrome.training.losses import (
+    flops,
+    infonce,
+    kl,
+    lambda_rank,
+    listwise_kl,
+    mann_whitney,
+    margin_mse,
+    pairwise,
+)
 from trichrome.training.losses import unified as unified_loss
 from trichrome.training.observations import gradient_norms, observe
 from trichrome.training.plots import plot_log
@@ -118,16 +127,24 @@ def contrastive(recipe: Recipe, watch: Watch | None = None) -> Trained:
     objective = recipe.objective
 
     def losses(scores: Mapping[str, Tensor], target: Target, step: int) -> dict[str, Tensor]:
-        dense, temperature = scores["dense"], objective.temperature
-        if objective.ranking == "mann_whitney":
-            value = mann_whitney(dense, target, temperature=temperature)
-        else:
-            both = objective.both_directions
-            value = infonce(dense, target, temperature=temperature, both_directions=both)
+        value = ranking_loss(objective, scores["dense"], target)
         return {"dense": value, "total": value}
 
     encoder = prepare(recipe, _device(), train_heads=())
     return _train(recipe, encoder, ("dense",), losses, watch or Watch())
+
+
+def ranking_loss(objective: Objective, scores: Tensor, target: Target) -> Tensor:
+    """`objective.ranking` of one output's raw scores [B, C] → scalar."""
+    temperature = objective.temperature
+    match objective.ranking:
+        case "mann_whitney":
+            return mann_whitney(scores, target, temperature=temperature)
+        case "pairwise":
+            return pairwise(scores, target, temperature=temperature)
+        case "lambda_rank":
+            return lambda_rank(scores, target, temperature=temperature, cut=objective.rank_cut)
+    return infonce(scores, target, temperature=temperature, both_directions=objective.both_directions)
 
 
 def heads(recipe: Recipe, watch: Watch | None = None) -> Trained:

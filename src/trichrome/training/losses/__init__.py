@@ -4,6 +4,17 @@ from trichrome.training.losses.distillation import kl, listwise_kl, margin_mse
 from trichrome.training.losses.flops import flops
 from trichrome.training.losses.infonce import infonce
 from trichrome.training.losses.mann_whitney import mann_whitney
+from trichrome.training.losses.pairwise import lambda_rank, pairwise
 from trichrome.training.losses.unified import unified
 
-__all__ = ["flops", "infonce", "kl", "listwise_kl", "mann_whitney", "margin_mse", "unified"]
+__all__ = [
+    "flops",
+    "infonce",
+    "kl",
+    "lambda_rank",
+    "listwise_kl",
+    "mann_whitney",
+    "margin_mse",
+    "pairwise",
+    "unified",
+]
