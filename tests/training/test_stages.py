@@ -133,7 +133,7 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(work: Path) -> None:
         stages.heads(recipe(work, steps=4, seed=1))
 
 
-@pytest.mark.parametrize("name", ["listwise_kl", "kl", "margin_mse"])
+@pytest.mark.parametrize("name", ["listwise_kl", "kl", "margin_mse", "wasserstein"])
 def test_a_teacher_in_the_data_is_followed(work: Path, name: Any) -> None:
     """The teacher puts each row's negatives above its positive."""
     path = work / "taught.jsonl"

@@ -50,7 +50,7 @@ class Objective:
     both_directions: with InfoNCE there, passages look for their queries too.
     flops_queries, flops_passages: weights of the FLOPS regulariser on the sparse output.
     teacher: weight of a loss towards the teacher's scores that the data carries (`trichrome score`), on each
-    output; teacher_loss: which; teacher_temperature: divides the teacher's scores (listwise KL and KL).
+    output; teacher_loss: which; teacher_temperature: divides the teacher's scores (not with margin_mse).
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -66,7 +66,7 @@ class Objective:
     flops_queries: float = 0.0
     flops_passages: float = 0.0
     teacher: float = 0.0
-    teacher_loss: Literal["listwise_kl", "kl", "margin_mse"] = "listwise_kl"
+    teacher_loss: Literal["listwise_kl", "kl", "margin_mse", "wasserstein"] = "listwise_kl"
     teacher_temperature: float = 1.0
 
     def __post_init__(self) -> None:

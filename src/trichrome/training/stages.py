@@ -44,6 +44,7 @@ from trichrome.training.losses import (
     mann_whitney,
     margin_mse,
     pairwise,
+    wasserstein,
 )
 from trichrome.training.losses import unified as unified_loss
 from trichrome.training.observations import gradient_norms, observe
@@ -365,7 +366,7 @@ def _towards_teacher(objective: Objective, scores: Tensor, target: Target) -> Te
     """The recipe's loss of one output towards the teacher's scores."""
     if objective.teacher_loss == "margin_mse":
         return margin_mse(scores, target, scale=1 / objective.temperature)
-    loss = {"listwise_kl": listwise_kl, "kl": kl}[objective.teacher_loss]
+    loss = {"listwise_kl": listwise_kl, "kl": kl, "wasserstein": wasserstein}[objective.teacher_loss]
     temperatures = objective.temperature, objective.teacher_temperature
     return loss(scores, target, temperature=temperatures[0], teacher_temperature=temperatures[1])
 

@@ -6,6 +6,7 @@ from trichrome.training.losses.infonce import infonce
 from trichrome.training.losses.mann_whitney import mann_whitney
 from trichrome.training.losses.pairwise import lambda_rank, pairwise
 from trichrome.training.losses.unified import unified
+from trichrome.training.losses.wasserstein import wasserstein
 
 __all__ = [
     "flops",
@@ -17,4 +18,5 @@ __all__ = [
     "margin_mse",
     "pairwise",
     "unified",
+    "wasserstein",
 ]
