@@ -114,6 +114,25 @@ def test_a_stopped_run_goes_on_to_the_same_bits(work: Path, changes: dict[str, A
     assert [r["step"] for r in read_log(work / "parts" / "log.jsonl")] == list(range(1, 13))
 
 
+def test_batches_of_one_topic_with_balanced_negatives_go_on_to_the_same_bits(work: Path) -> None:
+    path = work / "taught.jsonl"
+    with path.open("w") as file:
+        for i, line in enumerate((work / "one.jsonl").read_text().splitlines()):
+            row = json.loads(line) | {"neg": ["the moon", "a dog", "green light", "what is small"]}
+            scores = {"pos_scores": [2.0], "neg_scores": [0.0, 0.1, 0.2, 1.5]} if i % 2 else {}
+            file.write(json.dumps(row | scores) + "\n")
+    batches = BatchSettings(max_rows=4, group_size=3, topic_size=8, margin_bins=3)
+    same: dict[str, Any] = {"data": (str(path),), "batches": batches, "steps": 8}
+    stages.contrastive(recipe(work, "whole", **same))
+    left = iter([False] * 3)
+    assert stages.contrastive(recipe(work, "parts", **same), Watch(stop=lambda: next(left, True))).steps == 3
+    assert stages.contrastive(recipe(work, "parts", **same)).finished
+    one, other = (load_file(work / run / "model" / "model.safetensors") for run in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    log = read_log(work / "whole" / "log.jsonl")
+    assert sum(r["unscored"] for r in log[:6]) == 12  # an epoch: every second row of 24 has no scores
+
+
 def test_only_what_a_stage_trains_changes(work: Path) -> None:
     before = {k: v.clone() for k, v in load(work / "tiny").network.state_dict().items()}
     changed = {

@@ -75,6 +75,8 @@ def _tell_plan(plan: BatchPlan) -> None:
     if plan.settings.grouped:
         padding += f", {100 * plan.padding_share(grouped=False):.0f} % without length groups"
     note(f"{report.rows:,} rows in {report.batches:,} batches an epoch; {padding}")
+    if report.topics:
+        note(f"{report.topics:,} topics of queries, which batches keep together")
     if plan.examples.report.skipped:
         note(plan.examples.report.summary())
     for count, what in (

@@ -13,7 +13,8 @@ class TrainingBatch:
     """B queries and C passages (each example's positives, then its negatives, in the order of the queries).
 
     task: the data set or task the batch is of. rows: the B examples' numbers in the data.
-    cut: how many of the texts were cut to the lengths that are trained on.
+    cut: how many of the texts were cut to the lengths that are trained on. unscored: rows whose negatives
+    should have been drawn by a teacher's scores, and were drawn at random since the data has none.
     """
 
     queries: list[Tokens]
@@ -22,6 +23,7 @@ class TrainingBatch:
     task: str
     rows: list[int]
     cut: int = 0
+    unscored: int = 0
 
     @property
     def tokens(self) -> int:

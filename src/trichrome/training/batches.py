@@ -26,8 +26,10 @@ from trichrome.training.buckets import Bucket, Buckets, Grouping, batch_counts
 from trichrome.training.drawing import Drawn, draw, passages_of, target_of
 from trichrome.training.examples import Examples
 from trichrome.training.lengths import token_lengths
+from trichrome.training.mapped import MappedArray
 from trichrome.training.segments import shuffle_segments
-from trichrome.training.shuffle import permuted
+from trichrome.training.shuffle import permuted, permuted_groups
+from trichrome.training.topics import sort_by_topic
 
 By = Literal["task", "language", "any"]
 
@@ -48,8 +50,11 @@ class BatchSettings:
     its hard negatives; rows with fewer bring what they have. all_positives: take every positive of a row,
     not one drawn at random. groups, grouped: length groups, and whether they are used.
     by: a batch is of one task (one file), of one task and language, or of any. task_by: the same for single
-    tasks, such as {bible: task}. in_batch: other queries' passages are negatives too. segment_shuffle: how
-    likely a long passage is cut in three and shuffled (0.002 in the paper). seed: of everything.
+    tasks, such as {bible: task}. in_batch: other queries' passages are negatives too. topic_size: queries are
+    clustered once into topics of about so many rows, and a batch takes rows of one topic (and of the next
+    where that ends). margin_bins: a row's negatives are drawn evenly over so many bins of the teacher's
+    scores that the data carries (`drawing.balanced`). segment_shuffle: how likely a long passage is cut in
+    three and shuffled (0.002 in the paper). seed: of everything.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
@@ -65,6 +70,8 @@ class BatchSettings:
     by: By = "task"
     task_by: Mapping[str, By] = field(default_factory=dict)
     in_batch: bool = True
+    topic_size: int | None = None
+    margin_bins: int = 0
     segment_shuffle: float = 0.0
     seed: int = 0
 
@@ -72,8 +79,12 @@ class BatchSettings:
         for name in ("token_budget", "query_tokens", "passage_tokens", "group_size"):
             if getattr(self, name) < 1:
                 raise TrichromeError(f"batches.{name} must be > 0, got {getattr(self, name)}")
-        if self.max_rows is not None and self.max_rows < 1:
-            raise TrichromeError(f"batches.max_rows must be > 0, got {self.max_rows}")
+        for name in ("max_rows", "topic_size"):
+            given = getattr(self, name)
+            if given is not None and given < 1:
+                raise TrichromeError(f"batches.{name} must be > 0, got {given}")
+        if self.margin_bins < 0:
+            raise TrichromeError(f"batches.margin_bins must be ≥ 0, got {self.margin_bins}")
         if list(self.groups) != sorted(set(self.groups)) or not self.groups:
             raise TrichromeError(f"batches.groups must ascend, got {list(self.groups)}")
         if unknown := sorted(set(self.sizes) - set(self.groups)):
@@ -103,7 +114,7 @@ class PlanReport:
 
     rows, batches, buckets: how many. single: batches of one row, which has no other query's passages for
     negatives. repeated: rows that are taken twice, so that every process gets one. queries_cut,
-    passages_cut: texts longer than is read.
+    passages_cut: texts longer than is read. topics: how many batches keep together; 0 where they don't.
     """
 
     rows: int
@@ -113,6 +124,7 @@ class PlanReport:
     repeated: int
     queries_cut: int
     passages_cut: int
+    topics: int = 0
 
 
 class BatchPlan:
@@ -125,19 +137,23 @@ class BatchPlan:
         settings: BatchSettings,
         cache: str | Path | None = None,
         world: int = 1,
+        topics: MappedArray | None = None,
     ) -> None:
-        """world: processes that share every batch, which has so many rows at least.
+        """world: processes that share every batch, which has so many rows at least. topics: of the rows, from
+        `topics.query_topics`, where the settings have a topic_size.
 
         Tokenises what never was; cache: as in Examples.open.
         """
+        if (topics is None) != (settings.topic_size is None):
+            raise ValueError("topics are given where batches.topic_size is, and only there")
         if unknown := sorted(set(settings.task_by) - {f.task for f in examples.files}):
             raise TrichromeError(f"batches.task_by names {unknown[0]}, which is no file of the data")
         self.examples, self.settings, self.world = examples, settings, world
         self.folder = Path(cache) if cache is not None else default_cache() / "training"
         self.lengths = token_lengths(examples, tokenizer, self.folder)
         self._tokenizer = tokenizer
-        self._queries = _reading(tokenizer, settings.query_tokens)
-        self._passages = _reading(tokenizer, settings.passage_tokens)
+        self._queries = reading(tokenizer, settings.query_tokens)
+        self._passages = reading(tokenizer, settings.passage_tokens)
         grouping = Grouping(
             [settings.task_by.get(file.task, settings.by) for file in examples.files],
             settings.groups[:-1] if settings.grouped else (),
@@ -149,6 +165,8 @@ class BatchPlan:
         self.buckets = Buckets.make(self.lengths, grouping, self.folder)
         self._batches = batch_counts(self.buckets.buckets, self._rows_of, max(world, self._least))
         self._ends = np.cumsum(self._batches)
+        self._topics = topics
+        self._topic_ends = None if topics is None else sort_by_topic(self.buckets, topics)
 
     @property
     def _least(self) -> int:
@@ -161,6 +179,8 @@ class BatchPlan:
     def key(self) -> str:
         """Of everything that the batches depend on; a resumed run must have the same."""
         parts = [self.examples.key, repr(self.settings), self.world, self.buckets.starts.tolist()]
+        if self._topic_ends is not None:
+            parts.append([ends.tolist() for ends in self._topic_ends])
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def steps(self, epoch: int = 0) -> int:
@@ -177,7 +197,11 @@ class BatchPlan:
         number = batch - int(self._ends[bucket] - self._batches[bucket])
         start, n = int(self.buckets.starts[bucket]), self.buckets.buckets[bucket].rows
         first, end = (n * k // int(self._batches[bucket]) for k in (number, number + 1))
-        places = permuted(np.arange(first, end), n, (seed, epoch, _ROWS, bucket))
+        taken, chance = np.arange(first, end), (seed, epoch, _ROWS, bucket)
+        if self._topic_ends is None:
+            places = permuted(taken, n, chance)
+        else:
+            places = permuted_groups(taken, self._topic_ends[bucket], chance)
         rows: list[int] = self.buckets.order.take(start + places).tolist()
         return [rows[i % len(rows)] for i in range(max(len(rows), self.world))]
 
@@ -191,9 +215,13 @@ class BatchPlan:
         rows = self.rows(epoch, step)
         examples = [self.examples[i] for i in rows]
         drawn = [
-            passages_of(e, self._drawn(epoch, i, len(e.positives), len(e.negatives)))
+            passages_of(e, self._drawn(epoch, i, len(e.positives), len(e.negatives), e.negative_scores))
             for i, e in zip(rows, examples, strict=True)
         ]
+        unscored = sum(
+            e.negative_scores is None and len(e.negatives) > sum(not p.positive for p in ps)
+            for e, ps in zip(examples, drawn, strict=True)
+        )
         texts = [
             self._segments(p.text, (epoch, i, k))
             for i, ps in zip(rows, drawn, strict=True)
@@ -209,11 +237,16 @@ class BatchPlan:
             tasks.pop() if len(tasks) == 1 else "mixed",
             rows,
             sum(bool(t.cut) for t in (*queries, *passages)),
+            unscored if self.settings.margin_bins else 0,
         )
 
-    def _drawn(self, epoch: int, row: int, positives: int, negatives: int) -> Drawn:
-        s = self.settings
-        return draw(positives, negatives, s.group_size, s.all_positives, (s.seed, epoch, _DRAW, row))
+    def _drawn(
+        self, epoch: int, row: int, positives: int, negatives: int, scores: Sequence[float] | None
+    ) -> Drawn:
+        s, key = self.settings, (self.settings.seed, epoch, _DRAW, row)
+        return draw(
+            positives, negatives, s.group_size, s.all_positives, key, scores=scores, bins=s.margin_bins
+        )
 
     def _segments(self, text: str, key: tuple[int, ...]) -> str:
         if not self.settings.segment_shuffle:
@@ -234,6 +267,7 @@ class BatchPlan:
             int(single.sum()),
             int((self.world - rows)[small].sum()),
             *self.buckets.cut,
+            len(np.unique(self._topics.read(0, len(self._topics)))) if self._topics is not None else 0,
         )
 
     def padding_share(self, grouped: bool | None = None, epoch: int = 0, sample: int = 512) -> float:
@@ -246,7 +280,7 @@ class BatchPlan:
         plan = self
         if grouped is not None and grouped != self.settings.grouped:
             settings = replace(self.settings, grouped=grouped)
-            plan = BatchPlan(self.examples, self._tokenizer, settings, self.folder, self.world)
+            plan = BatchPlan(self.examples, self._tokenizer, settings, self.folder, self.world, self._topics)
         real = padded = 0
         for step in range(min(sample, plan.steps(epoch))):
             for side in plan.batch_lengths(epoch, step):
@@ -255,13 +289,15 @@ class BatchPlan:
         return 1 - real / padded
 
     def batch_lengths(self, epoch: int, step: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Tokens of a batch's queries [B] and passages [C], from the table of lengths alone."""
+        """Tokens of a batch's queries [B] and passages [C], from the table of lengths alone; rows are read
+        where their draw depends on a teacher's scores."""
         queries, passages = [], []
         for row in self.rows(epoch, step):
             counts = self.lengths[row]
             file, place = self.examples.place(row)
             positives, negatives = file.rows[place][["positives", "negatives"]].tolist()
-            drawn = self._drawn(epoch, row, positives, negatives)
+            scores = self.examples[row].negative_scores if self.settings.margin_bins else None
+            drawn = self._drawn(epoch, row, positives, negatives, scores)
             queries.append(int(counts[0]))
             chosen = [*drawn.positives, *(positives + i for i in drawn.negatives)]
             passages += counts[1:][chosen].tolist()
@@ -290,7 +326,7 @@ class Epoch(Sequence[list[int]]):
     __hash__ = None  # type: ignore[assignment]  # equal by content
 
 
-def _reading(tokenizer: TextTokenizer, tokens: int) -> TextTokenizer:
+def reading(tokenizer: TextTokenizer, tokens: int) -> TextTokenizer:
     """The same tokenizer, cutting at so many tokens."""
     config = replace(tokenizer.config, max_tokens=min(tokens, tokenizer.config.max_tokens))
     return TextTokenizer(tokenizer.tokenizer, config)

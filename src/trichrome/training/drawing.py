@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,9 +23,19 @@ class Drawn:
     negatives: list[int]
 
 
-def draw(positives: int, negatives: int, group_size: int, all_positives: bool, key: Sequence[int]) -> Drawn:
+def draw(
+    positives: int,
+    negatives: int,
+    group_size: int,
+    all_positives: bool,
+    key: Sequence[int],
+    *,
+    scores: Sequence[float] | None = None,
+    bins: int = 0,
+) -> Drawn:
     """One positive of a row at random (or all), and negatives at random up to group_size passages.
 
+    scores: a teacher's, of the row's negatives; with bins > 0 they are drawn evenly over them (`balanced`).
     A row with fewer negatives brings what it has. The same key, the same draw.
     """
     taken = positives if all_positives else 1
@@ -34,8 +44,31 @@ def draw(positives: int, negatives: int, group_size: int, all_positives: bool, k
         return Drawn(list(range(positives)), list(range(negatives)))
     chance = np.random.default_rng(list(key))
     first = list(range(positives)) if all_positives else [int(chance.integers(positives))]
+    if scores is not None and bins and room:
+        return Drawn(first, sorted(balanced(np.asarray(scores, np.float64), room, bins, chance)))
     rest = sorted(chance.choice(negatives, room, replace=False).tolist()) if room else []
     return Drawn(first, rest)
+
+
+def balanced(
+    scores: NDArray[np.floating[Any]], count: int, bins: int, chance: np.random.Generator
+) -> list[int]:
+    """Places of `count` different scores [n], drawn evenly over bins of equal width between the least and the
+    largest: each time one of the bins that still hold any, then one score in it.
+
+    Of a teacher's scores of negatives, this balances the margins to the positive: a mined list has many of
+    nearly the same margin, and few that are hard or easy (TAS-Balanced, arXiv 2104.06967, section 3.2).
+    """
+    width = np.ptp(scores) / bins if len(scores) else 0
+    of = np.zeros(len(scores), np.int64) if width == 0 else ((scores - scores.min()) / width).astype(np.int64)
+    of = np.minimum(of, bins - 1)  # the largest score belongs to the last bin
+    held = [np.flatnonzero(of == b).tolist() for b in np.unique(of)]
+    drawn: list[int] = []
+    for _ in range(min(count, len(scores))):
+        one = held[int(chance.integers(len(held)))]
+        drawn.append(one.pop(int(chance.integers(len(one)))))
+        held = [places for places in held if places]
+    return drawn
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,27 @@ def permuted(places: NDArray[np.int64], n: int, key: Sequence[int]) -> NDArray[n
     return numbers.astype(np.int64)
 
 
+def permuted_groups(
+    places: NDArray[np.int64], ends: NDArray[np.int64], key: Sequence[int]
+) -> NDArray[np.int64]:
+    """The same, of a shuffled order in which the numbers of each group stay together: group g is
+    ends[g - 1] … ends[g] - 1 [G]. Groups are shuffled, and the numbers within each."""
+    if len(places) and (places.min() < 0 or places.max() >= ends[-1]):
+        raise IndexError(f"places must lie in 0 … {ends[-1] - 1}")
+    sizes = np.diff(ends, prepend=0)
+    order = permuted(np.arange(len(ends)), len(ends), key)  # [G]
+    reached = np.cumsum(sizes[order])
+    at = np.searchsorted(reached, places, side="right")  # [k]
+    groups = order[at]
+    within = places - reached[at] + sizes[groups]
+    numbers = np.empty(len(places), np.int64)
+    for group in np.unique(groups).tolist():
+        mine = groups == group
+        inside = permuted(within[mine], int(sizes[group]), (*key, group))
+        numbers[mine] = ends[group] - sizes[group] + inside
+    return numbers
+
+
 def _feistel(numbers: NDArray[np.uint64], half: np.uint64, rounds: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """numbers [k] below 4^half → as many others below 4^half."""
     mask = (np.uint64(1) << half) - np.uint64(1)

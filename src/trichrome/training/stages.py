@@ -27,7 +27,7 @@ from trichrome.errors import TrichromeError
 from trichrome.extras import require
 from trichrome.training.ahead import Ahead
 from trichrome.training.batch import TrainingBatch
-from trichrome.training.batches import BatchPlan
+from trichrome.training.batches import BatchPlan, reading
 from trichrome.training.checkpoints import Checkpoints
 from trichrome.training.diagnostics import LOG, Diagnostics
 from trichrome.training.encoded import Encoded, score_matrices
@@ -55,6 +55,7 @@ from trichrome.training.retromae import RetroMAE, mask_batch, special_ids
 from trichrome.training.sizes import groups_up_to, kept_sizes, measured_sizes, network_trial, with_sizes
 from trichrome.training.split_batch import split_batch_backward, sub_batch_rows, sub_batches
 from trichrome.training.target import Target
+from trichrome.training.topics import query_topics
 
 #: Losses of one step by name, with `total` among them, from raw scores [B, C] by signal.
 Losses = Callable[[Mapping[str, Tensor], Target, int], dict[str, Tensor]]
@@ -221,6 +222,7 @@ def _train(recipe: Recipe, encoder: Encoder, signals: Sequence[str], losses: Los
             "tokens": float(whole.tokens),
             "padding_share": 1 - batch.tokens / padded,
             "cut": float(whole.cut),
+            "unscored": float(whole.unscored),
         }
 
     if watch.evaluate is None and recipe.evaluation.tasks and accelerator.is_main_process:
@@ -251,8 +253,12 @@ def _schedule(recipe: Recipe, encoder: Encoder, accelerator: Any) -> Schedule:
     """The data's batches. The main process goes first: it unpacks and tokenises what the others then map."""
     with accelerator.main_process_first():
         examples = Examples.open(recipe.files(), skip_bad=recipe.skip_bad)
-        settings = replace(recipe.batches, seed=recipe.seed)
-        plan = BatchPlan(examples, encoder.tokenizer, settings, world=accelerator.num_processes)
+        settings, topics = replace(recipe.batches, seed=recipe.seed), None
+        if settings.topic_size is not None:
+            queries = reading(encoder.tokenizer, settings.query_tokens)
+            topics = query_topics(examples, encoder, queries, settings.topic_size, recipe.seed)
+        world = accelerator.num_processes
+        plan = BatchPlan(examples, encoder.tokenizer, settings, world=world, topics=topics)
     return Schedule(plan, recipe)
 
 
