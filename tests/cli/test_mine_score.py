@@ -82,9 +82,20 @@ def test_mine_from_an_index(run: Command, notes: object, rows: Path, tmp_path: P
     assert {"password.md", "returns.txt"} & {id for e in made for id in e.negative_ids or ()}
 
 
+def test_mine_by_an_adaptive_margin(run: Command, rows: Path, tmp_path: Path):
+    removed = {}
+    for margin in (0, 3):
+        done = run("mine", rows, "--out", tmp_path / f"{margin}.jsonl", "--source", "dense:9", "--json",
+                   "--relative-margin", 0, "--adaptive-margin", margin)  # fmt: skip
+        assert done.code == 0, done.err
+        removed[margin] = done.json()[f"{margin}.jsonl"]["removed"].get("adaptive margin", 0)
+    assert removed[3] > removed[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--adaptive-margin", "-1"], "a number of standard deviations"),
         (["--source", "faiss:3"], "unknown source 'faiss'"),
         (["--judge", "none", "--draw", "bins"], "score bins need a judge"),
         (["--index", "a", "--corpus", "b"], "not from both"),

@@ -132,6 +132,28 @@ def test_nothing_mined_breaks_a_rule_and_every_candidate_is_accounted_for():
     assert len(report.scores["negatives"]) == report.drawn == sum(len(e.negatives) for e in made)
 
 
+def test_the_adaptive_margin_looks_at_the_candidates_of_each_query():
+    settings = MineSettings(
+        sources=(Source("dense", 1, 30),), negatives=60, rules=Rules(adaptive_margin=1.5), scores="judge"
+    )
+    made, report = run(settings)
+    encoder = UntiedEncoder()
+    content = {d.id: d.content for d in CORPUS}
+    for example in made:
+        ids = brute("dense", example, CORPUS)[:30]
+        others = [content[id] for id in ids if id not in (example.positive_ids or ())]
+        query = encoder.encode([example.query])
+        scores = scoring.score("dense", query, encoder.encode(others))[0]
+        limit = min(example.positive_scores or ()) - 1.5 * scores.std(ddof=1)
+        clear = abs(scores - limit) > 1e-5
+        kept = {text for text, s, c in zip(others, scores, clear, strict=True) if s <= limit and c}
+        near = {text for text, c in zip(others, clear, strict=True) if not c}
+        assert kept <= set(example.negatives) <= kept | near
+    assert report.removed["adaptive margin"] == report.considered - report.drawn - sum(
+        report.removed[rule] for rule in ("own positive", "same query", "same id", "same text")
+    )
+
+
 def test_written_scores_are_those_of_the_judge():
     settings = MineSettings(sources=(Source("dense", 1, 9),), judge="hybrid", rules=Rules(), scores="judge")
     example = run(settings)[0][0]
@@ -263,7 +285,7 @@ def test_memory_exact_and_embedded_stores_mine_the_same(tmp_path: Path, within_l
         negatives=6,
         judge="hybrid",
         draw="bins",
-        rules=Rules(relative_margin=0.9),
+        rules=Rules(relative_margin=0.9, adaptive_margin=0.5),
         within_language=within_language,
     )
     rows = [*ROWS, TrainingExample("word1 word2", ("word1 word7 not in the corpus",), lang="en")]

@@ -8,7 +8,7 @@ import pytest
 from trichrome.errors import TrichromeError
 from trichrome.negatives import MineReport, MineSettings, Rules, Source
 from trichrome.negatives.draw import drawn
-from trichrome.negatives.filters import shared_answers, too_high
+from trichrome.negatives.filters import shared_answers, spread, too_high
 from trichrome.negatives.pool import plain
 from trichrome.negatives.report import Histogram
 from trichrome.negatives.topics import topics
@@ -81,6 +81,46 @@ def test_the_relative_margin_stays_below_a_negative_score():
     """A cross-encoder's logits may be negative: 0.95 times −2 would lie above it."""
     masks = removed([-1.95, -2.05, -2.2], [-2.0], Rules(relative_margin=0.95))
     assert masks == {"relative margin": [True, True, False]}
+
+
+def test_the_adaptive_margin_counts_in_standard_deviations_of_the_querys_candidates():
+    """Mean 0.5, deviations ±0.1 and ±0.3: σ = √(0.2 / 3) = 0.2582."""
+    scores = [0.2, 0.4, 0.6, 0.8]
+    sigma = (0.2 / 3) ** 0.5
+    assert spread(np.array(scores, np.float32)) == pytest.approx(sigma)
+    assert removed(scores, [0.9, 0.85], Rules(adaptive_margin=0.15)) == {
+        "adaptive margin": [False, False, False, False]  # up to 0.85 - 0.0387
+    }
+    assert removed(scores, [0.9, 0.85], Rules(adaptive_margin=1.0)) == {
+        "adaptive margin": [False, False, True, True]  # up to 0.5918
+    }
+    assert removed([0.7, 0.9], [0.8], Rules(adaptive_margin=0.0)) == {"adaptive margin": [False, True]}
+
+
+def test_the_adaptive_margin_alone_is_the_same_in_every_range_of_scores():
+    rng = np.random.default_rng(0)
+    scores, positives = rng.random(50), [0.8]
+    rules = {"adaptive": Rules(adaptive_margin=0.5), "relative": Rules(relative_margin=0.95)}
+    for name, same in (("adaptive", True), ("relative", False)):
+        before = removed(scores.tolist(), positives, rules[name])
+        after = removed((0.7 + 0.2 * scores).tolist(), [0.7 + 0.2 * 0.8], rules[name])
+        assert (before == after) is same
+
+
+def test_the_adaptive_margin_of_too_few_candidates_is_none():
+    rules = Rules(adaptive_margin=3.0)
+    assert removed([], [0.8], rules) == {"adaptive margin": []}
+    assert removed([0.79], [0.8], rules) == {"adaptive margin": [False]}
+    assert removed([np.nan, 0.2, 0.3], [0.8], rules) == {"adaptive margin": [True, False, False]}
+
+
+def test_a_margin_that_makes_no_sense_is_refused():
+    with pytest.raises(TrichromeError, match="standard deviations"):
+        Rules(adaptive_margin=-1.0)
+    with pytest.raises(TrichromeError, match="standard deviations"):
+        Rules(adaptive_margin=float("nan"))
+    assert Rules(adaptive_margin=0.0)
+    assert not Rules()
 
 
 def test_a_candidate_without_a_number_is_removed():

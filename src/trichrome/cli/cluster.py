@@ -229,6 +229,7 @@ def mine(
         float, typer.Option(help="Keep s(q,n) up to this share of s(q,p); 0 switches it off.")
     ] = 0.95,
     absolute_margin: Annotated[float | None, typer.Option(help="Keep s(q,n) up to s(q,p) less this.")] = None,
+    adaptive_margin: Annotated[float | None, typer.Option(help="As in `trichrome mine`.")] = None,
     ceiling: Annotated[float | None, typer.Option(help="Keep s(q,n) up to this.")] = None,
     weights: Annotated[str, typer.Option(help="Of dense, sparse, multivector in hybrid.")] = "1,0.3,0",
     within_language: Annotated[
@@ -275,7 +276,7 @@ def mine(
         draw=draw,
         judge=judge,
         weights=parse_weights(weights),
-        rules=Rules(absolute_margin, None if unjudged else relative_margin or None, ceiling),
+        rules=Rules(absolute_margin, None if unjudged else relative_margin or None, ceiling, adaptive_margin),
         within_language=within_language,
         pair_tags=pair_tags,
         keep=keep,

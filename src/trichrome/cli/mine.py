@@ -53,6 +53,13 @@ def mine(
         float, typer.Option(help="Keep s(q,n) up to this share of s(q,p); 0 switches it off.")
     ] = 0.95,
     absolute_margin: Annotated[float | None, typer.Option(help="Keep s(q,n) up to s(q,p) less this.")] = None,
+    adaptive_margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep s(q,n) up to s(q,p) less so many standard deviations of the query's own candidates; "
+            "alone with --relative-margin 0."
+        ),
+    ] = None,
     ceiling: Annotated[float | None, typer.Option(help="Keep s(q,n) up to this.")] = None,
     weights: Annotated[
         str, typer.Option(help="Of dense, sparse, multivector in hybrid; 0 for the third is fast.")
@@ -84,6 +91,9 @@ def mine(
     ] = 0.95,
     rescore_absolute: Annotated[
         float | None, typer.Option(help="As --absolute-margin, for the second judge.")
+    ] = None,
+    rescore_adaptive: Annotated[
+        float | None, typer.Option(help="As --adaptive-margin, for the second judge.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the rows' own negatives; they count.")] = False,
     scores: Annotated[
@@ -120,8 +130,8 @@ def mine(
         bins=bins,
         judge=judge,
         weights=parse_weights(weights),
-        rules=Rules(absolute_margin, None if unjudged else relative_margin or None, ceiling),
-        rescore_rules=Rules(rescore_absolute, rescore_margin or None),
+        rules=Rules(absolute_margin, None if unjudged else relative_margin or None, ceiling, adaptive_margin),
+        rescore_rules=Rules(rescore_absolute, rescore_margin or None, adaptive_margin=rescore_adaptive),
         within_language=within_language,
         pair_tags=pair_tags,
         keep=keep,

@@ -22,9 +22,11 @@ RULES = (
     "same text",
     "absolute margin",
     "relative margin",
+    "adaptive margin",
     "ceiling",
     "rescored absolute margin",
     "rescored relative margin",
+    "rescored adaptive margin",
     "rescored ceiling",
 )
 
@@ -104,8 +106,17 @@ def too_high(scores: Scores, positives: Scores, rules: Rules, prefix: str = "") 
         "relative margin": None
         if rules.relative_margin is None
         else lowest - (1 - rules.relative_margin) * abs(lowest),
+        "adaptive margin": None
+        if rules.adaptive_margin is None
+        else lowest - rules.adaptive_margin * spread(scores),
         "ceiling": rules.ceiling,
     }
     for name, limit in limits.items():
         if limit is not None:
             yield prefix + name, ~(scores <= np.float32(limit))
+
+
+def spread(scores: Scores) -> float:
+    """The standard deviation of scores [n], those that are no numbers aside; 0 for fewer than two."""
+    known = scores[np.isfinite(scores)].astype(np.float64)
+    return float(known.std(ddof=1)) if len(known) > 1 else 0.0

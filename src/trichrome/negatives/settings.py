@@ -66,18 +66,29 @@ class Rules:
 
     absolute_margin m keeps s ≤ s⁺ − m. relative_margin r keeps s ≤ s⁺ − (1 − r)·|s⁺|, which for a positive
     s⁺ is s ≤ r·s⁺ (NV-Retriever, arXiv 2407.15831, takes 0.95). ceiling c keeps s ≤ c. None: not applied.
+
+    adaptive_margin a keeps s ≤ s⁺ − a·σ(q), where σ(q) is the standard deviation of the scores of the query's
+    candidates (those that no rule on ids and texts removes; 0 for fewer than two): a margin in each query's
+    own units, which stays the same whatever a judge's scores are multiplied with, or have added. After
+    LG-ANNA-Embedding (arXiv 2506.07438); that σ is what it adapts to is our reconstruction.
     """
 
     absolute_margin: float | None = None
     relative_margin: float | None = None
     ceiling: float | None = None
+    adaptive_margin: float | None = None
 
     def __post_init__(self) -> None:
+        if self.adaptive_margin is not None and not self.adaptive_margin >= 0:
+            raise TrichromeError(
+                f"the adaptive margin is a number of standard deviations ≥ 0, got {self.adaptive_margin}"
+            )
         if self.relative_margin is not None and not 0 < self.relative_margin <= 1:
             raise TrichromeError(f"the relative margin is a share in (0, 1], got {self.relative_margin}")
 
     def __bool__(self) -> bool:
-        return any(v is not None for v in (self.absolute_margin, self.relative_margin, self.ceiling))
+        limits = (self.absolute_margin, self.relative_margin, self.adaptive_margin, self.ceiling)
+        return any(v is not None for v in limits)
 
 
 @dataclass(frozen=True)
