@@ -40,6 +40,25 @@ def test_round_trip(layout: str, first_position: int, tmp_path: Path) -> None:
     assert not [p for p in tmp_path.iterdir() if p.name != "model"]  # no temporary folder is left
 
 
+def test_a_query_tower_keeps_whose_indexes_it_searches(tmp_path: Path) -> None:
+    teacher = tiny_encoder()
+    tower = tiny_encoder(queries_of=teacher.fingerprint)
+    save(tower, tmp_path / "tower")
+    again = load(tmp_path / "tower", device="cpu")
+    assert again.queries_of == teacher.fingerprint
+    assert again.fingerprint == tower.fingerprint != teacher.fingerprint
+    assert np.array_equal(again.encode(TEXTS, "query").dense, teacher.encode(TEXTS, "query").dense)
+    for encode in (again.encode, again.tokenizer.encode):
+        with pytest.raises(TrichromeError, match=rf"queries only.*{teacher.fingerprint[:12]}"):
+            encode(TEXTS, "passage")
+    with pytest.raises(TrichromeError, match="layout flagembedding can't say"):
+        save(tower, tmp_path / "theirs", "flagembedding")
+    assert not (tmp_path / "theirs").exists()
+    assert "queries_of" not in teacher.config.to_json()  # what was written before there were towers
+    with pytest.raises(TrichromeError, match="queries_of must be"):
+        tiny_encoder(queries_of=3)
+
+
 @pytest.mark.parametrize("file", ["sparse_linear.pt", "colbert_linear.pt"])
 def test_a_missing_head_is_named(m3: Path, file: str) -> None:
     (m3 / file).unlink()

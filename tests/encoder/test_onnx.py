@@ -157,6 +157,15 @@ def test_it_is_the_model_it_was_made_from(tiny: Encoder, exported: Encoder, fold
     assert load(folder, dtype="float32").fingerprint == tiny.fingerprint
 
 
+def test_a_query_tower_is_exported_by_its_queries(tmp_path: Path) -> None:
+    tower = tiny_encoder(queries_of="f" * 64)
+    export_onnx(tower, tmp_path / "tower", "int8")
+    made = load(tmp_path / "tower")
+    assert (made.queries_of, made.fingerprint) == ("f" * 64, tower.fingerprint)
+    with pytest.raises(TrichromeError, match="queries only"):
+        made.encode(MORE)
+
+
 def test_small_agrees_with_torch(tmp_path: Path) -> None:
     torch_small = load("small", device="cpu")
     export_onnx(torch_small, tmp_path / "small")

@@ -14,6 +14,7 @@ class FixedEncoder:
 
     name = "tiny"
     signals = SIGNALS
+    queries_of: str | None = None
 
     def __init__(self, outputs: Embeddings, fingerprint: str = "f" * 64) -> None:
         self.outputs_of, self.fingerprint = outputs, fingerprint
@@ -63,6 +64,16 @@ def test_where_weights_depth_and_fusion_reach_the_ranking(searcher) -> None:
 def test_a_store_of_another_model_is_refused(corpus) -> None:
     with pytest.raises(ModelMismatch, match="built with model 'tiny'"):
         Searcher(FixedEncoder(corpus.queries, "e" * 64), corpus.store())
+
+
+def test_a_query_tower_searches_the_store_of_the_encoder_it_learnt_from(corpus) -> None:
+    tower = FixedEncoder(corpus.queries, "e" * 64)
+    tower.queries_of = "f" * 64
+    hits = Searcher(tower, corpus.store()).search("4", k=7)
+    assert hits == Searcher(FixedEncoder(corpus.queries), corpus.store()).search("4", k=7)
+    tower.queries_of = "d" * 64
+    with pytest.raises(ModelMismatch, match="built with model 'tiny'"):
+        Searcher(tower, corpus.store())
 
 
 def test_an_absent_signal_is_named(corpus) -> None:

@@ -121,6 +121,11 @@ def save(encoder: Encoder, path: str | Path, layout: str = "trichrome") -> None:
     writers = {"trichrome": _save_trichrome, "flagembedding": save_flagembedding}
     if layout not in writers:
         raise TrichromeError(f"unknown layout {layout!r}; there are {', '.join(writers)}")
+    if encoder.queries_of is not None and layout != "trichrome":
+        raise TrichromeError(
+            f"{encoder.name} is a query tower, and the layout {layout} can't say whose indexes it searches; "
+            "write the layout trichrome"
+        )
     with atomic_folder(path) as folder:
         writers[layout](encoder, folder)
 

@@ -66,6 +66,8 @@ class EncoderConfig:
     sparse and multi-vector outputs, which speak of the text alone.
     unscored_ids: token ids that never get a sparse weight (CLS, EOS, PAD, UNK).
     architecture: "bert" for trichrome's own network, else the class is left to transformers.
+    queries_of: of a query tower, the fingerprint of the encoder whose queries it learnt to encode: it
+    searches the documents that that one encoded, and encodes none itself.
     """
 
     name: str
@@ -81,8 +83,11 @@ class EncoderConfig:
     multivector_dim: int | None = None
     architecture: str = "bert"
     backbone: BackboneConfig | None = None
+    queries_of: str | None = None
 
     def __post_init__(self) -> None:
+        if self.queries_of is not None and not (isinstance(self.queries_of, str) and self.queries_of):
+            raise TrichromeError(f"queries_of must be an encoder's fingerprint, got {self.queries_of!r}")
         if self.pooling not in POOLINGS:
             raise TrichromeError(f"unknown pooling {self.pooling!r}; there are {', '.join(POOLINGS)}")
         if not isinstance(self.prompts, Mapping) or set(self.prompts) != {"query", "passage"}:
@@ -110,8 +115,11 @@ class EncoderConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+        """As plain JSON values; queries_of only where there is one, as files and fingerprints had none."""
+        values = asdict(self)
+        if self.queries_of is None:
+            del values["queries_of"]
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EncoderConfig:

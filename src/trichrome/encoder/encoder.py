@@ -94,6 +94,11 @@ class Encoder:
         return tuple(s for s in SIGNALS if has[s])
 
     @property
+    def queries_of(self) -> str | None:
+        """Of a query tower, the fingerprint of the encoder whose indexes it searches; else None."""
+        return self.config.queries_of
+
+    @property
     def dense_dim(self) -> int:
         """Width of the dense output."""
         return self.backend.dense_dim

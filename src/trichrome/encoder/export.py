@@ -105,7 +105,7 @@ def export_onnx(
     onnx = require("onnx", "onnx")
     balances = None
     if int8 and config.backbone is not None:
-        samples = encoder.tokenizer.encode(_SAMPLES, "passage") + encoder.tokenizer.encode(_SAMPLES, "query")
+        samples = [tokens for kind in _kinds(encoder) for tokens in encoder.tokenizer.encode(_SAMPLES, kind)]
         balances = smoothing(network, samples, config.pad_id)
     model = build_graph(network, config, int8=int8, leave_out=leave_out, balances=balances)
     with atomic_folder(path) as folder:
@@ -134,12 +134,17 @@ def cached_export(encoder: Encoder, precision: str) -> Path:
     return path
 
 
+def _kinds(encoder: Encoder) -> tuple[str, ...]:
+    """The kinds of texts that it encodes."""
+    return ("passage", "query") if encoder.queries_of is None else ("query",)
+
+
 def _compare(encoder: Encoder, made: Path, path: Path, precision: str) -> ExportReport:
     """Both on the same texts. TrichromeError where the exported one computes something else."""
-    texts = list(_TEXTS)
+    texts, kind = list(_TEXTS), _kinds(encoder)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # a tiny model may read less than these
-        theirs, ours = encoder.encode(texts), load(made).encode(texts)
+        theirs, ours = encoder.encode(texts, kind), load(made).encode(texts, kind)
     assert theirs.dense is not None  # every encoder has it
     assert ours.dense is not None
     dense = float((theirs.dense * ours.dense).sum(1).min())

@@ -53,7 +53,15 @@ class TextTokenizer:
             tokenizer.no_padding()
 
     def encode(self, texts: Sequence[str], kind: str) -> list[Tokens]:
-        """Token ids of queries or passages, at most `max_tokens` each."""
+        """Token ids of queries or passages, at most `max_tokens` each.
+
+        TrichromeError for passages of a query tower: what it would make of them is in no index's space.
+        """
+        if kind == "passage" and self.config.queries_of is not None:
+            raise TrichromeError(
+                f"{self.config.name} encodes queries only; documents are encoded with the model whose "
+                f"queries it learnt (fingerprint {self.config.queries_of:.12})"
+            )
         prompt = self._prompt(kind)
         made: list[Tokens] = []
         for start in range(0, len(texts), _AT_ONCE):

@@ -17,6 +17,7 @@ from trichrome.index.build import HASH_FIELD
 from trichrome.index.store import Filter, Store
 from trichrome.records import Payload
 from trichrome.search.explain import Explanation, Spanner, WeighedToken, explain, weigh
+from trichrome.search.feedback import Feedback
 from trichrome.search.fuse import Fusion
 from trichrome.search.modes import Candidates, Mode, Preset, mode_named
 from trichrome.search.retrieve import (
@@ -84,13 +85,13 @@ class Hit:
 
 
 class Searcher:
-    """Search one store with the encoder that built it.
+    """Search one store with the encoder that built it, or with a query tower that learnt that one's queries.
 
     Errors: ModelMismatch where the store was built with another model or other settings.
     """
 
     def __init__(self, encoder: QueryEncoder, store: Store) -> None:
-        check_model(store.manifest, encoder.fingerprint, encoder.name)
+        check_model(store.manifest, searched_by(encoder), encoder.name)
         self.encoder = encoder
         self.store = store
         #: The signals that both the store and the encoder have.
@@ -114,6 +115,7 @@ class Searcher:
         *,
         preset: Preset = "m3",
         candidates: Candidates | None = None,
+        feedback: Feedback | None = None,
     ) -> list[Hit]:
         """The k best documents, best first; fewer where fewer are candidates.
 
@@ -122,19 +124,28 @@ class Searcher:
         where: payload conditions. weights: of dense, sparse, multivector. depth: candidates that each
         list gives (by default INTERACTIVE_DEPTH where scores are summed, never fewer than k).
         fusion: "weighted" (raw scores) or "rrf" (ranks). preset: "m3", or "long" for long documents.
-        candidates: "dense", "sparse" or "union"; by default the mode's own.
+        candidates: "dense", "sparse" or "union"; by default the mode's own. feedback: search twice, the
+        second time with the query that the best of the first make better; scores are then that one's.
         """
         chosen = self._mode(mode, k, weights, depth, preset, candidates)
         encoded = self.encode(query) if isinstance(query, str) else query
         for _ in range(_TRIES):
             with suppress(RowGone):
-                return self._search(encoded, chosen, k, where, fusion)
-        return self._search(encoded, chosen, k, where, fusion)
+                return self._search(encoded, chosen, k, where, fusion, feedback)
+        return self._search(encoded, chosen, k, where, fusion, feedback)
 
     def _search(
-        self, encoded: Embedding, chosen: Mode, k: int, where: Filter | None, fusion: Fusion
+        self,
+        encoded: Embedding,
+        chosen: Mode,
+        k: int,
+        where: Filter | None,
+        fusion: Fusion,
+        feedback: Feedback | None,
     ) -> list[Hit]:
         """One try of `search`; RowGone where another client changed a candidate meanwhile."""
+        if feedback is not None:
+            encoded = feedback.revised(self.store, encoded, chosen, where, fusion)
         table = retrieve(self.store, encoded, [chosen], where)
         ranking = rank(table, chosen, k, fusion)
         shown = [signal for signal in query_signals(encoded) if signal in self.signals]
@@ -158,7 +169,7 @@ class Searcher:
         rows = self.store.rows_of([hit.id])
         if rows[0] < 0:
             raise TrichromeError(f"document {hit.id!r} is not in this store (any more)")
-        passage = self.store.embeddings(rows)[0]
+        passage = self.store.embeddings(rows).select(*self.signals)[0]
         encoded = self.encode(text) if query is None else query
         return explain(self.encoder, text, encoded, hit.content, passage, runners_up=runners_up)
 
@@ -189,6 +200,13 @@ class Searcher:
         require_signals(mode, store_signals(self.store.manifest), "this store")
         require_signals(mode, self.encoder.signals, f"the encoder {self.encoder.name}")
         return mode
+
+
+def searched_by(encoder: QueryEncoder) -> str:
+    """The fingerprint of the indexes that an encoder can query: its own, or, of a query tower, that of the
+    encoder whose queries it learnt (`Encoder.queries_of`)."""
+    learnt_from: str | None = getattr(encoder, "queries_of", None)
+    return learnt_from or encoder.fingerprint
 
 
 def _known(scores: NDArray[np.float32]) -> list[float | None]:
