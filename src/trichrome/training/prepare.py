@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,11 +95,14 @@ def freeze_embeddings(backbone: nn.Module) -> None:
             module.requires_grad_(False)
 
 
-def finish(encoder: Encoder, recipe: Recipe) -> tuple[Path, Encoder]:
+def finish(
+    encoder: Encoder, recipe: Recipe, shape: Callable[[Encoder], Encoder] | None = None
+) -> tuple[Path, Encoder]:
     """Write OUTPUT/model (own layout), heads.safetensors and, of a low-rank run, deltas.safetensors.
 
     Returns the model's folder and the trained encoder, in float32. What a low-rank or heads run left frozen
     is taken from where the run began, so it is there to the last digit. An earlier result is replaced.
+    shape: what becomes of the encoder before it is saved.
     """
     network = encoder.network.eval()
     heads = {k: v.detach().cpu().contiguous() for k, v in network.heads.state_dict().items()}
@@ -118,6 +121,8 @@ def finish(encoder: Encoder, recipe: Recipe) -> tuple[Path, Encoder]:
             apply_deltas(made.network.backbone, recipe.output / DELTAS)
         made.network.heads.load_state_dict(heads)
         made = Encoder(made.network, made.tokenizer.tokenizer, made.config, "cpu")
+    if shape is not None:
+        made = shape(made)
     path = recipe.output / MODEL
     if path.exists():
         shutil.rmtree(path)

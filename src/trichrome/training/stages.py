@@ -84,12 +84,12 @@ def retromae(recipe: Recipe, watch: Watch | None = None) -> Trained:
         raise TrichromeError(f"retromae trains all weights; the recipe says train: {recipe.train}")
     if recipe.measure_sizes:
         raise TrichromeError("measure_sizes is for stages on pairs; give retromae a batches.token_budget")
-    accelerator = _accelerator()
+    accelerator = make_accelerator()
     encoder = prepare(recipe, str(accelerator.device), train_heads=())
     torch.manual_seed(recipe.seed)
     model = RetroMAE(encoder.network, recipe.retromae)
     wrapped = accelerator.prepare(model)
-    schedule = _schedule(recipe, encoder, accelerator)
+    schedule = make_schedule(recipe, encoder, accelerator)
     special = special_ids(encoder.tokenizer)
 
     def backward(step: int) -> dict[str, float]:
@@ -179,11 +179,11 @@ def _unified_losses(objective: Objective) -> Losses:
 
 def _train(recipe: Recipe, encoder: Encoder, signals: Sequence[str], losses: Losses, watch: Watch) -> Trained:
     """One stage on pairs: batches of the plan, split-batch, the losses."""
-    accelerator = _accelerator()
+    accelerator = make_accelerator()
     if recipe.measure_sizes:
         recipe = _measured(recipe, encoder, accelerator, signals)
     network = accelerator.prepare(encoder.network)
-    schedule = _schedule(recipe, encoder, accelerator)
+    schedule = make_schedule(recipe, encoder, accelerator)
 
     def backward(step: int) -> dict[str, float]:
         whole = schedule.batch(step)
@@ -249,7 +249,7 @@ def _measured(recipe: Recipe, encoder: Encoder, accelerator: Any, signals: Seque
     return with_sizes(recipe, sizes, accelerator.num_processes)
 
 
-def _schedule(recipe: Recipe, encoder: Encoder, accelerator: Any) -> Schedule:
+def make_schedule(recipe: Recipe, encoder: Encoder, accelerator: Any) -> Schedule:
     """The data's batches. The main process goes first: it unpacks and tokenises what the others then map."""
     with accelerator.main_process_first():
         examples = Examples.open(recipe.files(), skip_bad=recipe.skip_bad)
@@ -270,10 +270,12 @@ def drive(
     backward: Callable[[int], Mapping[str, float]],
     schedule: Schedule,
     watch: Watch,
+    shape: Callable[[Encoder], Encoder] | None = None,
 ) -> Trained:
     """Run the loop over a stage's `backward`, then plot its log and write its model.
 
-    trained: the module whose parameters with a gradient are trained (and are kept in checkpoints).
+    trained: the module whose parameters with a gradient are trained (and are kept in checkpoints). shape:
+    what is saved of the trained encoder, where that is another one.
     """
     recipe.output.mkdir(parents=True, exist_ok=True)
     same = json.loads(json.dumps(asdict(recipe), default=str))
@@ -293,7 +295,7 @@ def drive(
         if (recipe.output / LOG).exists():
             plot_log(recipe.output / LOG, recipe.output / PLOT)
         if done == schedule.steps:
-            model, encoder = finish(encoder, recipe)
+            model, encoder = finish(encoder, recipe, shape)
     return Trained(encoder, done, done == schedule.steps, model)
 
 
@@ -377,10 +379,11 @@ def _towards_teacher(objective: Objective, scores: Tensor, target: Target) -> Te
     return loss(scores, target, temperature=temperatures[0], teacher_temperature=temperatures[1])
 
 
-def _accelerator() -> Any:
+def make_accelerator() -> Any:
+    """What this process shares its steps with; the extra `train` has it."""
     accelerate = require("accelerate", "train")
     return accelerate.Accelerator()
 
 
 def _device() -> str:
-    return str(_accelerator().device)
+    return str(make_accelerator().device)
