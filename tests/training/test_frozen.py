@@ -66,9 +66,9 @@ def test_answers_are_known_by_id_or_text_and_shared_by_equal_queries(tmp_path: P
 
 def test_a_store_without_dense_vectors_or_documents_is_refused(tmp_path: Path) -> None:
     shape: dict[str, Any] = {"model": "m", "fingerprint": "f" * 64, "sparse": True, "multivector_dim": None}
-    with create_store(tmp_path / "empty", kind="exact", dense_dim=8, **shape) as store:
-        with pytest.raises(TrichromeError, match="no documents"):
-            read_index(store)
+    empty = create_store(tmp_path / "empty", kind="exact", dense_dim=8, **shape)
+    with empty, pytest.raises(TrichromeError, match="no documents"):
+        read_index(empty)
     with create_store(tmp_path / "sparse", kind="exact", dense_dim=None, **shape) as store:
         weights = Sparse.from_rows([(np.array([7], np.int32), np.array([1.0], np.float32))])
         store.add(["a"], Embeddings(None, weights), [{"text": "moon"}])
