@@ -17,6 +17,7 @@ from trichrome.errors import TrichromeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trichrome.encoder import Encoder
     from trichrome.evaluation import Comparison, Report, Suite
     from trichrome.search import Mode
 
@@ -47,19 +48,33 @@ def evaluate(
         Path | None, typer.Option("--out", help="Folder for TREC runs, results.json, .md and .png.")
     ] = None,
     model: ModelOption = "small",
+    documents: Annotated[
+        str | None, typer.Option(help="Of a query tower: the model that encodes the documents.")
+    ] = None,
     dtype: PrecisionOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure nDCG@10, Recall@100 and MRR@10; encodings are kept in $TRICHROME_CACHE (~/.cache/trichrome)."""
-    from trichrome.evaluation import Options, Suite, differences, earlier_report, evaluate_many, load_task
+    from trichrome.evaluation import (
+        Options,
+        Suite,
+        TwoTowers,
+        differences,
+        earlier_report,
+        evaluate_many,
+        load_task,
+    )
 
     chosen = _modes(modes, preset)
     pair = _pair(compare)
     earlier = None if against is None else Suite.load(against)
     tasks = [load_task(path, qrels=qrels, within_language=within_language) for path in paths]
     before = [] if earlier is None else [earlier_report(task.name, earlier) for task in tasks]
-    encoder = open_model(model, dtype)
-    settings = {"dtype": encoder.precision}
+    queries = open_model(model, dtype)
+    encoder: Encoder | TwoTowers = queries
+    if documents is not None:
+        encoder = TwoTowers(queries, open_model(documents, dtype))
+    settings = {"dtype": queries.precision}
     options = Options(preset=preset, modes=chosen, max_queries=max_queries, seed=seed, settings=settings)
     try:
         with stages() as tell:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -18,12 +18,15 @@ from trichrome.cli.settings import JsonOption
 
 if TYPE_CHECKING:
     from trichrome.training.batches import BatchPlan
+    from trichrome.training.loop import Watch
+    from trichrome.training.recipe import Recipe
+    from trichrome.training.stages import Trained
 
-Stage = Literal["retromae", "contrastive", "heads", "unified"]
+Stage = Literal["retromae", "contrastive", "heads", "unified", "query_tower"]
 
 
 def train(
-    stage: Annotated[Stage, typer.Argument(help="retromae, contrastive, heads or unified.")],
+    stage: Annotated[Stage, typer.Argument(help="retromae, contrastive, heads, unified or query_tower.")],
     config: Annotated[Path, typer.Option("--config", "-c", help="The recipe, a YAML file.")],
     model: Annotated[str | None, typer.Option(help="Start from this encoder instead.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="Train on these files instead.")] = None,
@@ -36,7 +39,6 @@ def train(
 
     Several GPUs or processes: `accelerate launch -m trichrome.cli.main train …`; the first one speaks.
     """
-    from trichrome.training import stages as rooms
     from trichrome.training.diagnostics import LOG, read_log
     from trichrome.training.loop import Watch
     from trichrome.training.recipe import read_recipe
@@ -54,7 +56,7 @@ def train(
             for warning in warnings:
                 err.print(f"step {step}: {warning}", style="yellow", markup=False, soft_wrap=True)
 
-        trained = getattr(rooms, stage)(recipe, Watch(_tell_plan, on_step, stop=stopped))
+        trained = _stage(stage)(recipe, Watch(_tell_plan, on_step, stop=stopped))
     if not first:
         raise typer.Exit(0 if trained.finished else INTERRUPTED)
     if not trained.finished:
@@ -66,6 +68,14 @@ def train(
     _show(log)
     note(f"log and plot are in {recipe.output}; `trichrome eval TASK --model {trained.model}` measures it")
     out.print(f"trained {trained.steps:,} steps: {trained.model}", markup=False, soft_wrap=True)
+
+
+def _stage(name: Stage) -> Callable[[Recipe, Watch], Trained]:
+    from trichrome.training import query_tower, stages
+
+    room = {"query_tower": query_tower}.get(name, stages)
+    chosen: Callable[[Recipe, Watch], Trained] = getattr(room, name)
+    return chosen
 
 
 def _tell_plan(plan: BatchPlan) -> None:

@@ -13,6 +13,7 @@ from trichrome.evaluation.report import Report, Suite, comparison_table, languag
 from trichrome.evaluation.run import BASELINES, Options, evaluate, evaluate_many
 from trichrome.evaluation.significance import Comparison, paired_bootstrap
 from trichrome.evaluation.task import Task, load_task
+from trichrome.evaluation.two_towers import TwoTowers
 
 __all__ = [
     "BASELINES",
@@ -22,6 +23,7 @@ __all__ = [
     "Report",
     "Suite",
     "Task",
+    "TwoTowers",
     "comparison_table",
     "differences",
     "earlier_report",

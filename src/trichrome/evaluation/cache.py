@@ -21,6 +21,7 @@ import trichrome
 from trichrome.embeddings import Embeddings
 from trichrome.encoder.encoder import TruncationWarning
 from trichrome.evaluation.rankings import Rankings
+from trichrome.evaluation.two_towers import TwoTowers
 from trichrome.index import create_store, open_store
 from trichrome.index.store import Store
 from trichrome.records import JSON, Document
@@ -54,14 +55,20 @@ class Cache:
     settings: Mapping[str, JSON]
     progress: Progress
 
-    def model(self) -> str:
-        """The encoder and its settings, as one string."""
-        return self.encoder.fingerprint + json.dumps(dict(self.settings), sort_keys=True)
+    def model(self, kind: str | None = None) -> str:
+        """The encoder and its settings, as one string. kind: the encoder of such texts, where there are two;
+        what one made of them serves whatever the other is."""
+        return self._encoder_of(kind).fingerprint + json.dumps(dict(self.settings), sort_keys=True)
+
+    def _encoder_of(self, kind: str | None) -> QueryEncoder:
+        if kind is None or not isinstance(self.encoder, TwoTowers):
+            return self.encoder
+        return self.encoder.of(kind)
 
     def corpus_key(self, documents: Sequence[Document]) -> str:
         """The name of these documents' store."""
         ids, texts = [d.id for d in documents], [d.content for d in documents]
-        return content_hash(self.model(), ids, texts, [d.lang or "" for d in documents])
+        return content_hash(self.model("passage"), ids, texts, [d.lang or "" for d in documents])
 
     def store(self, documents: Sequence[Document]) -> tuple[Store, int]:
         """The store of these documents, open, and how many of their texts were cut.
@@ -104,8 +111,8 @@ class Cache:
         return create_store(
             path,
             kind="exact",
-            model=self.encoder.name,
-            fingerprint=self.encoder.fingerprint,
+            model=self._encoder_of("passage").name,
+            fingerprint=self._encoder_of("passage").fingerprint,
             dense_dim=None if dense is None else dense.shape[1],
             sparse=embeddings.sparse is not None,
             multivector_dim=None if multivector is None else multivector.vectors.shape[1],
@@ -114,7 +121,7 @@ class Cache:
 
     def queries_key(self, texts: Sequence[str]) -> str:
         """The name of these queries' encodings."""
-        return content_hash(self.model(), texts)
+        return content_hash(self.model("query"), texts)
 
     def queries(self, texts: Sequence[str]) -> tuple[Embeddings, int]:
         """The queries' outputs, and how many texts were cut; encoded now if they never were."""
@@ -136,7 +143,8 @@ class Cache:
         """The texts' outputs, and how many were cut: counted for the report instead of warned about."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            embeddings = self.encoder.encode(texts, kind=kind, outputs=self.encoder.signals)
+            encoder = self._encoder_of(kind)
+            embeddings = encoder.encode(texts, kind=kind, outputs=encoder.signals)
         cut = 0
         for warning in caught:
             if isinstance(warning.message, TruncationWarning):

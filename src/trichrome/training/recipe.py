@@ -16,6 +16,7 @@ from trichrome.extras import require
 from trichrome.training.batches import BatchSettings
 from trichrome.training.lowrank import LowRank
 from trichrome.training.retromae import RetroMAESettings
+from trichrome.training.towers import TowerSettings
 
 STRICT: Mapping[str, str] = {"extra": "forbid"}
 
@@ -137,6 +138,7 @@ class Recipe:
     optimiser: Optimiser = field(default_factory=Optimiser)
     objective: Objective = field(default_factory=Objective)
     retromae: RetroMAESettings = field(default_factory=RetroMAESettings)
+    tower: TowerSettings = field(default_factory=TowerSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint_every: int = 200
     keep: int = 2

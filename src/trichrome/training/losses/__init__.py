@@ -1,6 +1,7 @@
 """Losses: pure functions of a score matrix [B, C] and a Target; one file a family."""
 
 from trichrome.training.losses.distillation import kl, listwise_kl, margin_mse
+from trichrome.training.losses.embedding import embedding_match, weight_match
 from trichrome.training.losses.flops import flops
 from trichrome.training.losses.infonce import infonce
 from trichrome.training.losses.mann_whitney import mann_whitney
@@ -9,6 +10,7 @@ from trichrome.training.losses.unified import unified
 from trichrome.training.losses.wasserstein import wasserstein
 
 __all__ = [
+    "embedding_match",
     "flops",
     "infonce",
     "kl",
@@ -19,4 +21,5 @@ __all__ = [
     "pairwise",
     "unified",
     "wasserstein",
+    "weight_match",
 ]
