@@ -64,7 +64,7 @@ class _Job:
 
 def choose(lengths: Sequence[int], first: int, budget: int) -> list[int]:
     """Which texts share a pass with text `first`: its neighbours in length, on both sides, as long as
-    texts × longest ≤ budget and none of them is mostly padding."""
+    texts × longest ≤ budget and little of them is padding."""
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     low = high = order.index(first)
     while True:
@@ -76,7 +76,7 @@ def choose(lengths: Sequence[int], first: int, budget: int) -> list[int]:
         for _, start, end in sorted(sides):
             shortest, longest = lengths[order[start]], lengths[order[end]]
             padded = (end - start + 1) * longest
-            if padded <= budget and longest - shortest <= max(_LITTLE, longest // 2):
+            if padded <= budget and longest - shortest <= max(_LITTLE, longest // 8):
                 low, high = start, end
                 break
         else:
