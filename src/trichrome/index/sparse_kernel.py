@@ -61,17 +61,26 @@ def pair_scores(
     """[n] scores of the texts [n]; query_ids ascend, as the ids of every text do."""
     out = np.empty(len(texts), np.float32)
     for i in range(len(texts)):
-        q = 0
-        total = np.float32(0.0)
-        for p in range(indptr[texts[i]], indptr[texts[i] + 1]):
-            while q < len(query_ids) and query_ids[q] < ids[p]:
-                q += 1
-            if q == len(query_ids):
-                break
-            if query_ids[q] == ids[p]:
-                total += query_weights[q] * weights[p]
-        out[i] = total
+        out[i] = score_one(query_ids, query_weights, ids, weights, indptr[texts[i]], indptr[texts[i] + 1])
     return out
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def score_one(
+    query_ids: Array, query_weights: Array, ids: Array, weights: Array, begin: int, end: int
+) -> float:
+    """The score of the text that holds ids[begin:end]; the parts are added in the order of the ids, as
+    `accumulate` adds them."""
+    q = 0
+    total = np.float32(0.0)
+    for p in range(begin, end):
+        while q < len(query_ids) and query_ids[q] < ids[p]:
+            q += 1
+        if q == len(query_ids):
+            break
+        if query_ids[q] == ids[p]:
+            total += query_weights[q] * weights[p]
+    return total
 
 
 def top_k(scores: Array, allowed: Array, k: int, floor: float = -np.inf) -> Array:
