@@ -258,8 +258,9 @@ class Embeddings:
 
     def check(self, packed: bool = False) -> None:
         """ValueError where the columns don't fit each other: what a damaged file could hold. Reads the
-        offsets, not what they point to. packed: token vectors may be bytes, as stores keep them."""
-        if self.dense is not None and not np.issubdtype(self.dense.dtype, np.floating):
+        offsets, not what they point to. packed: dense and token vectors may be bytes, as stores keep them."""
+        numbers = np.number if packed else np.floating
+        if self.dense is not None and not np.issubdtype(self.dense.dtype, numbers):
             raise ValueError(f"dense: numbers of type {self.dense.dtype}")
         if self.sparse is not None:
             check_offsets("sparse.indptr", self.sparse.indptr, len(self.sparse.ids))
@@ -267,8 +268,7 @@ class Embeddings:
             _check_column("sparse.weights", self.sparse.weights, 1, np.floating)
         if self.multivector is not None:
             check_offsets("multivector.offsets", self.multivector.offsets, len(self.multivector.vectors))
-            kind = np.number if packed else np.floating
-            _check_column("multivector.vectors", self.multivector.vectors, 2, kind)
+            _check_column("multivector.vectors", self.multivector.vectors, 2, numbers)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Embeddings:

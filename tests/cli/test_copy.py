@@ -50,6 +50,24 @@ def test_a_copy_that_differs_ends_with_1(run: Command, notes: Outcome, tmp_path:
     assert run("copy", "notes", copy, "--prune").code == 0
 
 
+def test_a_copy_of_codes_alone_is_searched(run: Command, notes: Outcome, tmp_path: Path):
+    codes = f"{tmp_path}/codes"
+    made = run("copy", "notes", codes, "--dense-dtype", "pq", "--json")
+    assert made.code == 0, made.err
+    summary = made.json()
+    assert (summary["kind"], summary["dense_dtype"]) == ("exact", "pq")
+    assert run("info", codes, "--json").json()["dense_dtype"] == "pq"
+    found = run("search", codes, "how do I reset my password", "--mode", "dense", "--json").json()
+    assert found[0]["id"] == "password.md"
+    with open_store(codes) as store:
+        assert store.dense_codes(store.rows_of(["password.md"])).shape == (1, 48)
+    again = run("copy", codes, f"{tmp_path}/again", "--kind", "exact", "--json").json()
+    assert again["dense_dtype"] == "pq"
+    assert again["verified"]["vectors"]["dense"] < 1e-6
+    other = run("copy", "notes", codes, "--dense-dtype", "float32")
+    assert "has dense_dtype pq, not float32" in other.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -63,7 +63,7 @@ def test_binary_codes_find_their_way_in_a_cone() -> None:
     assert by_signs < 0.5 * right
 
 
-@pytest.mark.parametrize("kind", ["int8", "binary"])
+@pytest.mark.parametrize("kind", ["int8", "binary", "pq"])
 def test_coded_scores_are_near_and_codes_are_small(kind: str) -> None:
     x, query = units(300, 43), units(1, 43, seed=3)[0]
     codes, near = dense_codes(x, kind), np.empty(300, np.float32)
@@ -73,8 +73,9 @@ def test_coded_scores_are_near_and_codes_are_small(kind: str) -> None:
     assert np.corrcoef(near, exact)[0, 1] > (0.9999 if kind == "int8" else 0.7)
     assert codes["codes"].nbytes == 300 * (43 if kind == "int8" else 6)
     check_codes(codes, kind, x)
+    damaged = "centroids" if kind == "pq" else "scales"
     with pytest.raises(ValueError, match=f"the {kind} codes of its dense vectors do not fit"):
-        check_codes({**codes, "scales": codes["scales"][:-1]}, kind, x)
+        check_codes({**codes, damaged: codes[damaged][:-1]}, kind, x)
 
 
 def test_the_manifest_keeps_what_was_chosen(folder: Path) -> None:
@@ -133,4 +134,5 @@ def test_a_store_without_its_codes_is_refused(folder: Path) -> None:
 
 def test_an_empty_batch_has_its_shape() -> None:
     none = Embeddings(np.empty((0, 16), np.float32))
+    assert dense_codes(none.dense, "pq") == {}
     assert dense_codes(none.dense, "binary")["direction"].shape == (16,)

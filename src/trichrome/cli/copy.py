@@ -26,6 +26,10 @@ def copy(
         Literal["float32", "float16", "int8", "int4"] | None,
         typer.Option(help="Of a new copy's token vectors; as in FROM where TO's kind has it."),
     ] = None,
+    dense_dtype: Annotated[
+        Literal["float32", "pq"] | None,
+        typer.Option(help="Of a new copy's dense vectors: pq keeps codes alone, a 32nd of the bytes."),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Copy also what is there already.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Delete from TO what FROM does not hold.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Documents copied at once.")] = 128,
@@ -40,15 +44,25 @@ def copy(
     Run it again to go on after a stop, or to bring over what is new or changed. At the end counts, a sample
     of documents and the answers to sample queries are compared; if they differ, the exit code is 1.
     """
-    from trichrome.index import copy_store, open_store, verify_copy
-    from trichrome.index.copying import check_places, open_copy
-    from trichrome.index.urls import shown
+    from trichrome.index import copy_store, has_store, open_store, verify_copy
+    from trichrome.index.copying import check_places, open_copy, quantiser_of
+    from trichrome.index.urls import is_url, shown
 
     here, there = existing_store(source), store_place(to)
     check_places(here, there)
     with ExitStack() as opened:
         ours = opened.enter_context(open_store(here))
-        made = open_copy(ours.manifest, there, kind=kind, multivector_dtype=multivector_dtype)
+        if dense_dtype == "pq" and kind is None and not is_url(there):
+            kind = "exact"  # the only kind that keeps codes
+        coded = dense_dtype or (ours.manifest.dense_dtype if kind == ours.manifest.kind else "float32")
+        made = open_copy(
+            ours.manifest,
+            there,
+            kind=kind,
+            multivector_dtype=multivector_dtype,
+            dense_dtype=dense_dtype,
+            quantiser=quantiser_of(ours) if coded == "pq" and not has_store(there) else None,
+        )
         theirs = opened.enter_context(made)
         with bar("copy", ours.count(), unit="documents", quiet=as_json) as moving:
 
@@ -71,6 +85,7 @@ def copy(
             "multivector_dtype": theirs.manifest.multivector_dtype
             if theirs.manifest.multivector_dim
             else None,
+            "dense_dtype": theirs.manifest.dense_dtype if theirs.manifest.dense_dim else None,
             "verified": asdict(checked),
         }
     if as_json:

@@ -48,7 +48,7 @@ def index(
     ] = None,
     dtype: PrecisionOption = "auto",
     dense_search: Annotated[
-        Literal["float32", "int8", "binary"] | None,
+        Literal["float32", "int8", "binary", "pq"] | None,
         typer.Option(help="What dense search reads first; embedded: int8, exact: float32 by default."),
     ] = None,
     multivector_dtype: Annotated[

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from trichrome.embeddings import Floats
 from trichrome.index.maxsim import widen_floats
+from trichrome.index.pq import MOST_CENTROIDS, WIDTH, ProductQuantiser, train_quantiser
 
 Array: TypeAlias = NDArray[Any]
 
@@ -117,8 +118,12 @@ def _widen_int4(stored: Array, scales: Array, out: Array) -> None:
 
 
 def dense_codes(vectors: Floats, kind: str) -> dict[str, Array]:
-    """The arrays by which a search finds candidates among vectors [n, D]; none for float32."""
+    """The arrays by which a search finds candidates among vectors [n, D]; none for float32, and for pq where
+    there are fewer vectors than a byte tells apart."""
     x = np.asarray(vectors, np.float32)
+    if kind == "pq" and len(x) >= MOST_CENTROIDS:
+        made = train_quantiser(x)
+        return {"codes": made.encode(x), "rotation": made.rotation, "centroids": made.centroids}
     if kind == "int8":
         scale = np.maximum(np.abs(x).max(1, initial=0.0), _TINY) / np.float32(127)
         return {"codes": np.rint(x / scale[:, None]).astype(np.int8), "scales": scale}
@@ -140,6 +145,9 @@ def dense_codes(vectors: Floats, kind: str) -> dict[str, Array]:
 def check_codes(arrays: Mapping[str, Array], kind: str, vectors: Array) -> None:
     """ValueError unless these are `dense_codes` of vectors [n, D]: compiled code does not look."""
     n, dim = vectors.shape
+    if kind == "pq":
+        _check_pq(arrays, n, dim)
+        return
     wanted = {
         "float32": {},
         "int8": {"codes": (np.dtype(np.int8), (n, dim)), "scales": (np.dtype(np.float32), (n,))},
@@ -154,11 +162,31 @@ def check_codes(arrays: Mapping[str, Array], kind: str, vectors: Array) -> None:
         raise ValueError(f"the {kind} codes of its dense vectors do not fit them")
 
 
+def _check_pq(arrays: Mapping[str, Array], n: int, dim: int) -> None:
+    """As `check_codes`."""
+    if n < MOST_CENTROIDS and not arrays:
+        return
+    try:
+        quantiser = ProductQuantiser(arrays["rotation"], arrays["centroids"])
+        codes = arrays["codes"]
+        pieces, _, width = quantiser.centroids.shape
+        good = (quantiser.dim, pieces, width) == (dim, wanted := -(-dim // WIDTH), -(-dim // wanted))
+        good &= (codes.dtype, codes.shape) == (np.dtype(np.uint8), (n, pieces))
+        good = good and quantiser.names(codes)
+    except (KeyError, ValueError):
+        good = False
+    if not good:
+        raise ValueError("the pq codes of its dense vectors do not fit them")
+
+
 def coded_scores(query: Floats, kind: str, arrays: Mapping[str, Array], out: NDArray[np.float32]) -> None:
     """Scores of a query [D] by `dense_codes` → out [n], near the inner products with the vectors."""
     q = np.asarray(query, np.float32)
     if kind == "int8":
         _score_int8(q, arrays["codes"], arrays["scales"], out)
+        return
+    if kind == "pq":
+        ProductQuantiser(arrays["rotation"], arrays["centroids"]).scores(q, arrays["codes"], out)
         return
     along = q @ arrays["direction"]
     parts = np.zeros((arrays["codes"].shape[1], 8), np.float32)

@@ -15,10 +15,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
+import numpy as np
+
 from trichrome.errors import TrichromeError
 from trichrome.index.keys import hash_ids
 from trichrome.index.manifests import check_model
 from trichrome.index.open import create_store, has_store, open_store, read_manifest
+from trichrome.index.pq import SAMPLE as TRAINED_ON
+from trichrome.index.pq import ProductQuantiser, train_quantiser
 from trichrome.index.store import Manifest, Store
 from trichrome.index.urls import Place, is_url, kind_of, shown
 
@@ -107,23 +111,35 @@ def copy_store(
 
 
 def open_copy(
-    source: Manifest, place: Place, *, kind: str | None = None, multivector_dtype: str | None = None
+    source: Manifest,
+    place: Place,
+    *,
+    kind: str | None = None,
+    multivector_dtype: str | None = None,
+    dense_dtype: str | None = None,
+    quantiser: ProductQuantiser | None = None,
 ) -> Store:
     """The store at a place, for a copy; where there is none, an empty one with all that the manifest says.
 
     kind: of a folder's store. multivector_dtype: of the token vectors; as in the source where it is not said,
-    or float16 where the source packs them in a way of its own kind. TrichromeError if a store is there that
-    has another kind or dtype than was said.
+    or float16 where the source packs them in a way of its own kind. dense_dtype: of a store that is there;
+    quantiser: a new one keeps its codes in place of dense vectors (see `quantiser_of`). TrichromeError if a
+    store is there that has another kind or dtype than was said.
     """
     if has_store(place):
         there = read_manifest(place)
-        for name, said in (("kind", kind), ("multivector_dtype", multivector_dtype)):
+        for name, said in (
+            ("kind", kind),
+            ("multivector_dtype", multivector_dtype),
+            ("dense_dtype", dense_dtype),
+        ):
             if said not in (None, getattr(there, name)):
                 raise TrichromeError(
                     f"{shown(place)}: the store there has {name} {getattr(there, name)}, not {said}; leave "
                     "it out, or copy to a new place"
                 )
         return open_store(place)
+    kept = quantiser is None and source.dense_dtype == "float32"  # vectors, so what reads them may stay
     same_kind = source.kind == (kind_of(place) if is_url(place) else kind or "embedded")
     dtype = source.multivector_dtype if same_kind else source.token_floats
     return create_store(
@@ -135,9 +151,28 @@ def open_copy(
         multivector_dim=source.multivector_dim,
         kind=kind,
         multivector_dtype=multivector_dtype or dtype,
-        dense_search=source.dense_search if same_kind else None,
+        dense_search=source.dense_search if same_kind and kept else None,
         settings=source.settings,
+        quantiser=quantiser,
     )
+
+
+def quantiser_of(source: Store) -> ProductQuantiser:
+    """The quantiser of a store of dense codes; else a new one, trained on some of the store's dense vectors.
+
+    TrichromeError: the store is empty, or holds no dense vectors.
+    """
+    known = getattr(source, "quantiser", None)
+    if isinstance(known, ProductQuantiser):
+        return known
+    if source.manifest.dense_dim is None:
+        raise TrichromeError("the source holds no dense vectors to make codes of")
+    ids = [id for id, _ in source.scan(fields=[])]
+    if not ids:
+        raise TrichromeError("the source is empty: codes are learnt from its vectors; index documents first")
+    some = [ids[i] for i in np.linspace(0, len(ids) - 1, min(len(ids), TRAINED_ON)).round().astype(int)]
+    parts = [source.embeddings(source.rows_of(part)).dense for part in _batches(iter(some), 512)]
+    return train_quantiser(np.concatenate([part for part in parts if part is not None]))
 
 
 def check_fit(source: Manifest, target: Manifest) -> None:

@@ -25,7 +25,9 @@ from trichrome.index.checks import check_batch, check_query, query_tokens
 from trichrome.index.codes import TokenFormat, coded_scores
 from trichrome.index.commits import State, assemble, segment_path
 from trichrome.index.filters import check_filter
+from trichrome.index.manifests import QUANTISER
 from trichrome.index.maxsim import maxsim
+from trichrome.index.pq import Codes, ProductQuantiser
 from trichrome.index.segments import Segment, merge_segments, token_vectors, write_segment
 from trichrome.index.sparse_kernel import accumulate, pair_scores, top_k
 from trichrome.index.store import Candidates, Filter, Manifest, no_embeddings
@@ -47,8 +49,10 @@ class ExactStore:
         """Open the data under `path`; `lock` is held, and released by close."""
         self._path, self._manifest, self._lock = path, manifest, lock
         self._current: State | None = commits.load(path)
+        #: What made the dense codes, and reads them; None where dense vectors are kept.
+        self.quantiser = _quantiser(path / QUANTISER, manifest)
         for segment in self._current.segments:
-            segment.fits(manifest)
+            segment.fits(manifest, self.quantiser)
         self._tokens: TokenFormat | None = None
         if manifest.multivector_dim is not None:
             self._tokens = TokenFormat(manifest.multivector_dtype, manifest.multivector_dim)
@@ -198,17 +202,33 @@ class ExactStore:
             return no_embeddings(self._manifest)
         parts = Embeddings.concatenate([segment.embeddings[locals] for segment, locals, _ in found])
         stored = parts[np.argsort(np.concatenate([places for _, _, places in found]))]
+        if self.quantiser is not None and stored.dense is not None:
+            stored = replace(stored, dense=self.quantiser.decode(stored.dense))
         if stored.multivector is None or self._tokens is None:
             return stored
         floats = self._tokens.unpack(stored.multivector.vectors)
         return replace(stored, multivector=MultiVector(stored.multivector.offsets, floats))
 
     def _pack(self, embeddings: Embeddings) -> Embeddings:
-        """With token vectors as they are stored."""
+        """With token vectors, and dense ones, as they are stored."""
+        if self.quantiser is not None and embeddings.dense is not None:
+            embeddings = replace(embeddings, dense=self.quantiser.encode(embeddings.dense))
         if embeddings.multivector is None or self._tokens is None:
             return embeddings
         packed = self._tokens.pack(embeddings.multivector.vectors)
         return replace(embeddings, multivector=MultiVector(embeddings.multivector.offsets, packed))
+
+    def dense_codes(self, rows: NDArray[np.int64]) -> Codes:
+        """[n, M] the dense codes of rows. TrichromeError where this store keeps the vectors themselves."""
+        if self.quantiser is None:
+            raise TrichromeError(
+                f"{self._path}: this store keeps dense vectors, not codes; `trichrome copy` with "
+                "--dense-dtype pq makes one of codes"
+            )
+        codes = np.empty((len(rows), self.quantiser.pieces), np.uint8)
+        for segment, locals, places in self._state.by_segment(rows):
+            codes[places] = segment.arrays["dense"][locals]
+        return codes
 
     def count(self, where: Filter | None = None) -> int:
         return int(self._allowed(self._state, where).sum())
@@ -225,14 +245,15 @@ class ExactStore:
         state = self._state
         check_query(self._manifest, signal, query, search=True)
         allowed = self._allowed(state, where)
-        by_codes = signal == "dense" and self._manifest.dense_search != "float32"
+        by_codes = signal == "dense" and self._manifest.dense_search != "float32" and not self.quantiser
         scores = np.zeros(len(state.rows), dtype=np.float32)
         for i, segment in enumerate(state.segments):
             out = scores[state.starts[i] : state.starts[i + 1]]
             if signal == "sparse":
                 accumulate(*query_tokens(query), *segment.postings, out)
-            elif by_codes:
-                codes = segment.dense_codes
+            elif self.quantiser is not None:
+                self.quantiser.scores(np.asarray(query.dense), segment.arrays["dense"], out)
+            elif by_codes and (codes := segment.dense_codes):
                 coded_scores(np.asarray(query.dense), self._manifest.dense_search, codes, out)
             else:
                 np.dot(segment.arrays["dense"], np.asarray(query.dense, np.float32), out=out)
@@ -253,7 +274,11 @@ class ExactStore:
     ) -> NDArray[np.float32]:
         scores = np.zeros(len(rows), dtype=np.float32)
         for segment, locals, places in state.by_segment(rows):
-            if signal == "dense":
+            if signal == "dense" and self.quantiser is not None:
+                some = np.empty(len(locals), np.float32)
+                self.quantiser.scores(np.asarray(query.dense), segment.arrays["dense"][locals], some)
+                scores[places] = some
+            elif signal == "dense":
                 scores[places] = segment.arrays["dense"][locals] @ np.asarray(query.dense, np.float32)
             elif signal == "sparse":
                 scores[places] = pair_scores(*query_tokens(query), *segment.sparse, locals)
@@ -286,6 +311,16 @@ class ExactStore:
 
     def __exit__(self, *error: Any) -> None:
         self.close()
+
+
+def _quantiser(path: Path, manifest: Manifest) -> ProductQuantiser | None:
+    """The quantiser of a store that keeps dense codes."""
+    if manifest.dense_dtype != "pq":
+        return None
+    made = ProductQuantiser.load(path)
+    if made.dim != manifest.dense_dim:
+        raise TrichromeError(f"{path}: damaged (it is for vectors of {made.dim} numbers)")
+    return made
 
 
 def _size_class(segment: Segment) -> int:

@@ -14,7 +14,11 @@ from trichrome.index.urls import SERVER_KINDS
 KINDS = ("embedded", "exact")
 
 #: What a kind of store can read in a dense search, its default first. Servers have settings of their own.
-DENSE_SEARCH = {"embedded": ("int8", "float32", "binary"), "exact": ("float32", "int8", "binary")}
+DENSE_SEARCH = {"embedded": ("int8", "float32", "binary"), "exact": ("float32", "int8", "binary", "pq")}
+#: The dtypes in which a kind of store can keep dense vectors.
+DENSE_DTYPES = {"exact": ("float32", "pq")}
+#: The file beside the manifest that holds the quantiser of a store of dense codes.
+QUANTISER = "quantiser.safetensors"
 #: The dtypes in which a kind of store can keep token vectors.
 TOKEN_DTYPES = {"exact": ("float16", "float32", "int8", "int4")}
 _NO_CHOICE, _FLOATS = ("float32",), ("float16", "float32")
@@ -47,6 +51,7 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
         )
     if "kind" in values:  # stores from before there was a choice
         values.setdefault("dense_search", default_dense_search(values["kind"]))
+        values.setdefault("dense_dtype", "float32")
     if set(values) != (names := {field.name for field in fields(Manifest)}):
         odd = sorted(set(values) ^ names)
         raise TrichromeError(f"{where}: the manifest is damaged (missing or unknown: {', '.join(odd)})")
@@ -66,6 +71,7 @@ def check_manifest(manifest: Manifest) -> None:
     choices = {
         "multivector_dtype": TOKEN_DTYPES.get(manifest.kind, _FLOATS),
         "dense_search": DENSE_SEARCH.get(manifest.kind, _NO_CHOICE),
+        "dense_dtype": DENSE_DTYPES.get(manifest.kind, _NO_CHOICE),
     }
     for name, known in choices.items():
         if getattr(manifest, name) not in known:
@@ -73,6 +79,8 @@ def check_manifest(manifest: Manifest) -> None:
                 f"{name} of the {manifest.kind} store must be {' or '.join(known)}, "
                 f"not {getattr(manifest, name)!r}"
             )
+    if manifest.dense_dtype == "pq" and (manifest.dense_search != "pq" or manifest.dense_dim is None):
+        raise TrichromeError("dense_dtype pq goes with dense vectors and dense_search pq")
     for name in ("dense_dim", "multivector_dim"):
         width = getattr(manifest, name)
         if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):

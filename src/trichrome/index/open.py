@@ -18,6 +18,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from trichrome.errors import StoreLocked, TrichromeError
 from trichrome.index.manifests import (
     KINDS,
+    QUANTISER,
     check_manifest,
     default_dense_search,
     manifest_json,
@@ -30,6 +31,7 @@ from trichrome.storage import sync_directory, write_json
 
 if TYPE_CHECKING:
     from trichrome.encoder import Encoder
+    from trichrome.index.pq import ProductQuantiser
 
 
 def create_store(
@@ -44,12 +46,13 @@ def create_store(
     multivector_dtype: str = "float16",
     dense_search: str | None = None,
     settings: Mapping[str, JSON] | None = None,
+    quantiser: ProductQuantiser | None = None,
 ) -> Store:
     """Create an empty store and open it. See `Manifest` for the fields; dense_search None is the kind's own.
 
     place: a folder, absent or empty, or a URL where there is no store yet. kind: of a folder's store,
-    embedded where it is not said; a URL's scheme says its own. The store appears whole: a crash leaves no
-    half of it under its name.
+    embedded where it is not said; a URL's scheme says its own. quantiser: an exact store then keeps its codes
+    in place of dense vectors. The store appears whole: a crash leaves no half of it under its name.
     """
     if is_url(place):
         chosen = kind_of(place)
@@ -70,12 +73,15 @@ def create_store(
         multivector_dim,
         multivector_dtype,
         dict(settings or {}),
-        dense_search=dense_search or default_dense_search(chosen),
+        dense_search=dense_search or ("pq" if quantiser else default_dense_search(chosen)),
+        dense_dtype="pq" if quantiser else "float32",
     )
     check_manifest(manifest)
+    if quantiser is not None and quantiser.dim != dense_dim:
+        raise TrichromeError(f"the quantiser is for vectors of {quantiser.dim} numbers, not of {dense_dim}")
     if is_url(place):
         return server_of(place).create_at(place, manifest)
-    _create_folder(Path(place), manifest)
+    _create_folder(Path(place), manifest, quantiser)
     return open_store(place)
 
 
@@ -146,7 +152,7 @@ def read_manifest(place: Place) -> Manifest:
     return manifest
 
 
-def _create_folder(path: Path, manifest: Manifest) -> None:
+def _create_folder(path: Path, manifest: Manifest, quantiser: ProductQuantiser | None) -> None:
     """Write an empty store under `path`, whole or not at all."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         what = "there is a store already; open it" if has_store(path) else "it is not empty"
@@ -158,6 +164,8 @@ def _create_folder(path: Path, manifest: Manifest) -> None:
         try:
             with FileLock(temporary / "lock"):  # says that somebody is at work here
                 _implementation(manifest.kind).create(temporary, manifest)
+                if quantiser is not None:
+                    quantiser.save(temporary / QUANTISER)
                 write_json(temporary / "manifest.json", manifest_json(manifest))
             temporary.chmod(0o755)
             if path.exists():

@@ -3,7 +3,8 @@
 One safetensors file holds, for n documents in the order of their rows:
     rows [n]; id_starts [n+1], id_bytes; payload_starts [n+1], payload_bytes (one JSON object a document)
     hashes [n] ascending, hash_order [n]     the index of ids: document hash_order[i] has hashes[i]
-    dense [n, D] float32, and dense.codes, .scales, … beside it as `codes.dense_codes` makes them
+    dense [n, D] float32, and dense.codes, .scales, … beside it as `codes.dense_codes` makes them; or the
+        codes [n, M] uint8 of the store's quantiser
     sparse.indptr [n+1], .ids, .weights
     multivector.offsets [n+1], .vectors      floats, or bytes as `codes.TokenFormat` packs them
     postings.terms, .starts, .texts, .weights             see sparse_kernel.build_postings
@@ -25,6 +26,7 @@ from trichrome.errors import TrichromeError
 from trichrome.index.codes import Array, TokenFormat, check_codes, dense_codes
 from trichrome.index.filters import field_of, satisfies
 from trichrome.index.keys import hash_ids
+from trichrome.index.pq import ProductQuantiser
 from trichrome.index.sparse_kernel import build_postings
 from trichrome.index.store import Filter, Manifest
 from trichrome.records import JSON, Payload
@@ -87,20 +89,29 @@ class Segment:
             if weights.dtype != np.float32 or terms.dtype != np.int32:
                 raise ValueError("the postings hold numbers of another type")
 
-    def fits(self, manifest: Manifest) -> None:
-        """TrichromeError where the vectors are not those that a store's manifest names."""
+    def fits(self, manifest: Manifest, quantiser: ProductQuantiser | None = None) -> None:
+        """TrichromeError where the vectors are not those that a store's manifest names; with a quantiser,
+        its codes."""
         e = self.embeddings
         widths = (
-            None if e.dense is None else e.dense.shape[1],
+            None if e.dense is None else (e.dense.dtype, e.dense.shape[1]),
             e.sparse is not None,
             None if e.multivector is None else (e.multivector.vectors.dtype, e.multivector.vectors.shape[1]),
         )
         tokens = None
         if manifest.multivector_dim is not None:
             tokens = TokenFormat(manifest.multivector_dtype, manifest.multivector_dim).stored
-        if widths != (manifest.dense_dim, manifest.sparse, tokens):
+        dense: tuple[np.dtype[Any], int] | None = None
+        if quantiser is not None:
+            dense = (np.dtype(np.uint8), quantiser.pieces)
+        elif manifest.dense_dim is not None:
+            dense = (np.dtype(np.float32), manifest.dense_dim)
+        if widths != (dense, manifest.sparse, tokens):
             raise TrichromeError(f"{self.path}: damaged (its vectors are not those that the manifest names)")
-        if e.dense is not None:
+        if quantiser is not None and e.dense is not None:
+            if not quantiser.names(e.dense):
+                raise TrichromeError(f"{self.path}: damaged (its codes are not those of the quantiser)")
+        elif e.dense is not None:
             try:
                 check_codes(self.dense_codes, manifest.dense_search, e.dense)
             except ValueError as error:
@@ -223,8 +234,8 @@ def write_segment(
 ) -> None:
     """Write n documents as one file, whole or not at all.
 
-    rows ascend; ids and payloads are UTF-8; token vectors are packed already. dense_search: which codes of
-    the dense vectors are written beside them.
+    rows ascend; ids and payloads are UTF-8; token vectors are packed already, dense vectors may be codes.
+    dense_search: which codes of dense float vectors are written beside them.
     """
     hashes = hash_ids(id.decode() for id in ids)
     order = np.argsort(hashes, kind="stable")
@@ -238,9 +249,11 @@ def write_segment(
         "payload_bytes": np.frombuffer(b"".join(payloads), dtype=np.uint8),
     }
     if embeddings.dense is not None:
-        arrays["dense"] = np.asarray(embeddings.dense, dtype=np.float32)
-        coded = dense_codes(arrays["dense"], dense_search)
-        arrays |= {f"dense.{name}": array for name, array in coded.items()}
+        arrays["dense"] = np.asarray(embeddings.dense)
+        if arrays["dense"].dtype != np.uint8:
+            arrays["dense"] = np.asarray(embeddings.dense, dtype=np.float32)
+            coded = dense_codes(arrays["dense"], dense_search)
+            arrays |= {f"dense.{name}": array for name, array in coded.items()}
     if embeddings.sparse is not None:
         sparse = Sparse(
             np.asarray(embeddings.sparse.indptr, np.int64),

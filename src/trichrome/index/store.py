@@ -35,7 +35,8 @@ class Manifest:
     sparse: whether sparse vectors are stored. multivector_dtype: of the stored token vectors; not every kind
     has all (see `manifests`). settings: how documents were cut and encoded, free to read. dense_search: what
     dense search reads to find its candidates (see `codes`); float32 vectors, kept beside, score them.
-    version: of the layout on disk. kind: "exact", "embedded", "postgres" or "qdrant".
+    dense_dtype: of the stored dense vectors; pq keeps the codes of one quantiser alone (see `pq`), which then
+    both find and score. version: of the layout on disk. kind: "exact", "embedded", "postgres" or "qdrant".
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Manifest:
     settings: Mapping[str, JSON] = field(default_factory=dict)
     version: int = LAYOUT_VERSION
     dense_search: str = "float32"
+    dense_dtype: str = "float32"
 
     @property
     def token_floats(self) -> str:

@@ -23,6 +23,9 @@ AGREEMENT = 0.95
 TOLERANCE = 0.005
 #: The same for token vectors in a dtype of a copy that rounds further by design.
 COARSER = {"int4": 0.1}
+#: The same for dense vectors where a copy makes codes of them: unit vectors are never farther apart. Such a
+#: copy finds what the codes are good for, so no share of hits is too small.
+CODED = {"pq": 2.0}
 #: Scores so near to each other count as equal: any of their documents may come last.
 _TIES = 1e-3
 
@@ -73,7 +76,10 @@ def verify_copy(
     found = Verification(*counts, len(there), payloads, tokens, vectors, len(asked), shares, scores)
     limits = dict.fromkeys(SIGNALS, tolerance)
     limits["multivector"] = max(tolerance, COARSER.get(target.manifest.multivector_dtype, 0.0))
-    found.problems.extend(_problems(found, len(sample) - len(there), agreement, limits))
+    least = dict.fromkeys(SIGNALS, agreement)
+    if (dtype := target.manifest.dense_dtype) in CODED and dtype != source.manifest.dense_dtype:
+        limits["dense"], least["dense"] = max(tolerance, CODED[dtype]), 0.0
+    found.problems.extend(_problems(found, len(sample) - len(there), least, limits))
     return found
 
 
@@ -140,7 +146,9 @@ def _answers(
     return shares, apart
 
 
-def _problems(found: Verification, missing: int, agreement: float, limits: Mapping[str, float]) -> list[str]:
+def _problems(
+    found: Verification, missing: int, least: Mapping[str, float], limits: Mapping[str, float]
+) -> list[str]:
     problems = []
     if found.source != found.target:
         more = "; delete the others with --prune" if found.target > found.source else ""
@@ -154,8 +162,9 @@ def _problems(found: Verification, missing: int, agreement: float, limits: Mappi
         if difference > limits[signal]:
             problems.append(f"{signal} vectors differ by up to {difference:.3g}; copy with --again")
     for signal, share in found.agreement.items():
-        if share < agreement:
-            problems.append(f"{signal} search finds {share:.1%} of the source's hits, under {agreement:.1%}")
+        if share < least[signal]:
+            wanted = f"under {least[signal]:.1%}"
+            problems.append(f"{signal} search finds {share:.1%} of the source's hits, {wanted}")
     for signal, difference in found.scores.items():
         if difference > limits[signal]:
             problems.append(f"{signal} scores differ by up to {difference:.3g}, over {limits[signal]:g}")
