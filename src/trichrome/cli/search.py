@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
@@ -17,7 +18,7 @@ from trichrome.errors import TrichromeError
 if TYPE_CHECKING:
     from trichrome.embeddings import Embedding
     from trichrome.records import JSON
-    from trichrome.search import Hit, Searcher
+    from trichrome.search import Feedback, Hit, Searcher
 
 #: search.MODE_NAMES, written out: importing them would make `--help` wait.
 ModeName: TypeAlias = Literal["dense", "sparse", "multivector", "dense+sparse", "all"]
@@ -47,6 +48,12 @@ def search(
     preset: Annotated[
         Literal["m3", "long"], typer.Option(help="The paper's weights, for passages or long documents.")
     ] = "m3",
+    feedback: Annotated[
+        int, typer.Option(min=0, help="Search twice: so many of the first hits make the query better.")
+    ] = 0,
+    reviser: Annotated[
+        Path | None, typer.Option(help="What --feedback makes it with, a trained file; else Rocchio's sum.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show which tokens made the scores.")] = False,
     model: Annotated[str | None, typer.Option("--model", "-m", help="If the index's was moved.")] = None,
     as_json: JsonOption = False,
@@ -59,6 +66,7 @@ def search(
     place = existing_store(name)
     filters = conditions(where or [])
     wanted = three_weights(weights)
+    twice = feedback_of(feedback, reviser)
     from trichrome.index import open_store, read_manifest
     from trichrome.search import Searcher
 
@@ -67,7 +75,9 @@ def search(
     with open_store(place) as store, counting_cuts() as cut:
         searcher: Searcher = Searcher(encoder, store)
         encoded = searcher.encode(query)
-        hits = searcher.search(encoded, mode, k, filters, wanted, depth, fusion, preset=preset)
+        hits = searcher.search(
+            encoded, mode, k, filters, wanted, depth, fusion, preset=preset, feedback=twice
+        )
         if cut():
             note(f"the query is longer than the {encoder.config.max_tokens} tokens that the model reads: cut")
         if as_json:
@@ -104,6 +114,18 @@ def conditions(pairs: list[str]) -> dict[str, JSON] | None:
             raise TrichromeError(f'--filter {key!r} is given twice; for any of several write {key}=["a","b"]')
         found[key] = value
     return found or None
+
+
+def feedback_of(documents: int, reviser: Path | None) -> Feedback | None:
+    """What --feedback and --reviser ask for."""
+    if documents == 0:
+        if reviser is not None:
+            raise TrichromeError("--reviser goes with --feedback: say how many documents, such as 5")
+        return None
+    from trichrome.search import Feedback, Rocchio
+    from trichrome.search.revisers import LearnedReviser
+
+    return Feedback(Rocchio() if reviser is None else LearnedReviser.load(reviser), documents)
 
 
 def three_weights(text: str | None) -> list[float] | None:

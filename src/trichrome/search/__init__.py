@@ -12,6 +12,7 @@ from trichrome.search.explain import (
     explain,
     weigh,
 )
+from trichrome.search.feedback import Feedback, Reviser, Rocchio
 from trichrome.search.modes import LONG_MODES, M3_MODES, MODE_NAMES, Mode, mode_named
 from trichrome.search.retrieve import Ranking, ScoreTable, rank, retrieve
 from trichrome.search.searcher import Hit, Searcher
@@ -21,10 +22,13 @@ __all__ = [
     "M3_MODES",
     "MODE_NAMES",
     "Explanation",
+    "Feedback",
     "Hit",
     "Mode",
     "NearToken",
     "Ranking",
+    "Reviser",
+    "Rocchio",
     "ScoreTable",
     "Searcher",
     "SharedToken",

@@ -17,6 +17,7 @@ from trichrome.index.build import HASH_FIELD
 from trichrome.index.store import Filter, Store
 from trichrome.records import Payload
 from trichrome.search.explain import Explanation, Spanner, WeighedToken, explain, weigh
+from trichrome.search.feedback import Feedback
 from trichrome.search.fuse import Fusion
 from trichrome.search.modes import Candidates, Mode, Preset, mode_named
 from trichrome.search.retrieve import (
@@ -114,6 +115,7 @@ class Searcher:
         *,
         preset: Preset = "m3",
         candidates: Candidates | None = None,
+        feedback: Feedback | None = None,
     ) -> list[Hit]:
         """The k best documents, best first; fewer where fewer are candidates.
 
@@ -122,19 +124,28 @@ class Searcher:
         where: payload conditions. weights: of dense, sparse, multivector. depth: candidates that each
         list gives (by default INTERACTIVE_DEPTH where scores are summed, never fewer than k).
         fusion: "weighted" (raw scores) or "rrf" (ranks). preset: "m3", or "long" for long documents.
-        candidates: "dense", "sparse" or "union"; by default the mode's own.
+        candidates: "dense", "sparse" or "union"; by default the mode's own. feedback: search twice, the
+        second time with the query that the best of the first make better; scores are then that one's.
         """
         chosen = self._mode(mode, k, weights, depth, preset, candidates)
         encoded = self.encode(query) if isinstance(query, str) else query
         for _ in range(_TRIES):
             with suppress(RowGone):
-                return self._search(encoded, chosen, k, where, fusion)
-        return self._search(encoded, chosen, k, where, fusion)
+                return self._search(encoded, chosen, k, where, fusion, feedback)
+        return self._search(encoded, chosen, k, where, fusion, feedback)
 
     def _search(
-        self, encoded: Embedding, chosen: Mode, k: int, where: Filter | None, fusion: Fusion
+        self,
+        encoded: Embedding,
+        chosen: Mode,
+        k: int,
+        where: Filter | None,
+        fusion: Fusion,
+        feedback: Feedback | None,
     ) -> list[Hit]:
         """One try of `search`; RowGone where another client changed a candidate meanwhile."""
+        if feedback is not None:
+            encoded = feedback.revised(self.store, encoded, chosen, where, fusion)
         table = retrieve(self.store, encoded, [chosen], where)
         ranking = rank(table, chosen, k, fusion)
         shown = [signal for signal in query_signals(encoded) if signal in self.signals]
