@@ -28,26 +28,31 @@ def infonce(
     must find its query among those for which it counts.
     """
     logits = float32_at_least(scores) / temperature
-    loss = _rows(logits, target.positive, target.mask, positives)
+    loss = _rows(logits, target.positive, target.mask, positives).mean()
     if not both_directions:
         return loss
     answers = target.positive.any(0)  # [C]: hard negatives look for no query
     columns = logits[:, answers].T, target.positive[:, answers].T, target.mask[:, answers].T
-    return (loss + _rows(*columns, positives)) / 2
+    return (loss + _rows(*columns, positives).mean()) / 2
+
+
+def infonce_each(scores: Tensor, target: Target, *, temperature: float = 0.02) -> Tensor:
+    """The same for each query alone: [B, C] → [B], several positives taken one at a time."""
+    return _rows(float32_at_least(scores) / temperature, target.positive, target.mask, "each")
 
 
 def _rows(logits: Tensor, positive: Tensor, mask: Tensor, positives: str) -> Tensor:
-    """All [B, C]; every row has a positive → scalar."""
+    """All [B, C]; every row has a positive → [B]."""
     if positives == "joint":
         of_all = logits.masked_fill(~mask, -torch.inf).logsumexp(1)  # [B]
-        return (of_all - logits.masked_fill(~positive, -torch.inf).logsumexp(1)).mean()
+        return of_all - logits.masked_fill(~positive, -torch.inf).logsumexp(1)
     if positives != "each":
         raise ValueError(f"positives must be 'each' or 'joint', got {positives!r}")
     # a query without a negative has the loss 0; -inf instead of a large number would make its gradient NaN
     nothing = torch.finfo(logits.dtype).min / 2
     negatives = logits.masked_fill(positive | ~mask, nothing).logsumexp(1, keepdim=True)  # [B, 1]
     losses = F.softplus(negatives - logits).masked_fill(~positive, 0)  # [B, C]
-    return (losses.sum(1) / positive.sum(1)).mean()
+    return losses.sum(1) / positive.sum(1)
 
 
 def float32_at_least(scores: Tensor) -> Tensor:
