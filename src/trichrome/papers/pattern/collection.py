@@ -83,6 +83,17 @@ def titles_and_texts(
     return collect(pairs, source, train, test, passages, seed)
 
 
+def titles_and_translations(
+    folder: Path | None, *, train: int, test: int, passages: int, seed: int = 0
+) -> Collection:
+    """The same with several answers a query: an English title, and the text in each of several languages.
+
+    folder: with train/ddtp.jsonl.gz; a package's messages and their translations where None.
+    """
+    pairs, source = _translated(folder) if folder else _messages()
+    return collect(pairs, source, train, test, passages, seed)
+
+
 def collect(
     pairs: Sequence[tuple[str, str]], source: Source, train: int, test: int, passages: int, seed: int = 0
 ) -> Collection:
@@ -123,6 +134,24 @@ def _packages(folder: Path) -> tuple[list[tuple[str, str]], Source]:
 def _english(path: Path) -> list[tuple[str, str]]:
     rows = read_examples(path, skip_bad=True)
     return [(row.query, row.positives[0]) for row in rows if row.lang == "en" and row.positives]
+
+
+def _translated(folder: Path) -> tuple[list[tuple[str, str]], Source]:
+    """English titles of Debian packages, and their descriptions in at least three languages."""
+    source = Source("Debian package descriptions, English and translations", "free, by package")
+    return _translations(folder / "train" / "ddtp.jsonl.gz"), source
+
+
+@lru_cache(maxsize=1)
+def _translations(path: Path) -> list[tuple[str, str]]:
+    titles: dict[str, str] = {}
+    texts: dict[str, list[str]] = defaultdict(list)
+    for row in read_examples(path, skip_bad=True):
+        if row.id is not None and row.positives:
+            texts[row.id].append(row.positives[0])
+            if row.lang == "en":
+                titles[row.id] = row.query
+    return [(title, text) for id, title in titles.items() if len(texts[id]) > 2 for text in texts[id]]
 
 
 def _messages() -> tuple[list[tuple[str, str]], Source]:

@@ -35,3 +35,10 @@ def over_queries(treatment: NDArray[Any], baseline: NDArray[Any], scale: float =
     low, high = np.percentile(sampled[:, 0] - sampled[:, 1], [2.5, 97.5])
     effect = float((values[:, 0] - values[:, 1]).mean() * scale)
     return Interval(effect, float(low), float(high), len(values), f"paired bootstrap, {SAMPLES} samples")
+
+
+def of_arms(treatment: NDArray[Any], baseline: NDArray[Any], scale: float = 1.0) -> Interval:
+    """Both [S, Q], a number for each seed and query: over the seeds' means, or over queries with one seed."""
+    if len(treatment) > 1:
+        return over_seeds((treatment.mean(1) - baseline.mean(1)).tolist(), scale)
+    return over_queries(treatment, baseline, scale)
