@@ -152,7 +152,7 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(work: Path) -> None:
         stages.heads(recipe(work, steps=4, seed=1))
 
 
-@pytest.mark.parametrize("name", ["listwise_kl", "kl", "margin_mse", "wasserstein"])
+@pytest.mark.parametrize("name", ["listwise_kl", "kl", "margin_mse", "wasserstein", "adversarial"])
 def test_a_teacher_in_the_data_is_followed(work: Path, name: Any) -> None:
     """The teacher puts each row's negatives above its positive."""
     path = work / "taught.jsonl"
@@ -162,7 +162,8 @@ def test_a_teacher_in_the_data_is_followed(work: Path, name: Any) -> None:
             row["neg"] = row["neg"] or ["under the moon"]
             scores = {"pos_scores": [0.0], "neg_scores": [4.0] * len(row["neg"])}
             file.write(json.dumps({**row, **scores}) + "\n")
-    objective = Objective(teacher=50.0, teacher_loss=name)
+    asked = {"adversarial": 50.0} if name == "adversarial" else {"teacher": 50.0, "teacher_loss": name}
+    objective = Objective(**asked)
     trained = stages.unified(recipe(work, data=(str(path),), steps=40, dropout=0.0, objective=objective))
     assert trained.finished
     accuracy = [r["accuracy/dense"] for r in read_log(work / "run" / "log.jsonl")]

@@ -52,6 +52,7 @@ class Objective:
     flops_queries, flops_passages: weights of the FLOPS regulariser on the sparse output.
     teacher: weight of a loss towards the teacher's scores that the data carries (`trichrome score`), on each
     output; teacher_loss: which; teacher_temperature: divides the teacher's scores (not with margin_mse).
+    adversarial: weight of the loss that raises what the teacher can't tell from the positive.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -69,6 +70,7 @@ class Objective:
     teacher: float = 0.0
     teacher_loss: Literal["listwise_kl", "kl", "margin_mse", "wasserstein"] = "listwise_kl"
     teacher_temperature: float = 1.0
+    adversarial: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, f"objective.temperature must be > 0, got {self.temperature}")

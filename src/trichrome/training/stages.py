@@ -35,18 +35,8 @@ from trichrome.training.evaluate import evaluator
 from trichrome.training.examples import Examples
 from trichrome.training.gather import gather
 from trichrome.training.loop import Loop, Watch, run
-from trichrome.training.losses import (
-    flops,
-    infonce,
-    kl,
-    lambda_rank,
-    listwise_kl,
-    mann_whitney,
-    margin_mse,
-    pairwise,
-    wasserstein,
-)
 from trichrome.training.losses import unified as unified_loss
+from trichrome.training.objectives import extras, ranking_loss
 from trichrome.training.observations import gradient_norms, observe
 from trichrome.training.plots import plot_log
 from trichrome.training.prepare import finish, prepare
@@ -136,19 +126,6 @@ def contrastive(recipe: Recipe, watch: Watch | None = None) -> Trained:
     return _train(recipe, encoder, ("dense",), losses, watch or Watch())
 
 
-def ranking_loss(objective: Objective, scores: Tensor, target: Target) -> Tensor:
-    """`objective.ranking` of one output's raw scores [B, C] → scalar."""
-    temperature = objective.temperature
-    match objective.ranking:
-        case "mann_whitney":
-            return mann_whitney(scores, target, temperature=temperature)
-        case "pairwise":
-            return pairwise(scores, target, temperature=temperature)
-        case "lambda_rank":
-            return lambda_rank(scores, target, temperature=temperature, cut=objective.rank_cut)
-    return infonce(scores, target, temperature=temperature, both_directions=objective.both_directions)
-
-
 def heads(recipe: Recipe, watch: Watch | None = None) -> Trained:
     """Warm the sparse and multi-vector heads up on a frozen base; dense serves as their teacher's part."""
     recipe = replace(recipe, train="heads")
@@ -194,7 +171,7 @@ def _train(recipe: Recipe, encoder: Encoder, signals: Sequence[str], losses: Los
         def loss(queries: Encoded, passages: Encoded) -> Tensor:
             scores = {name: ordered(x) for name, x in score_matrices(queries, passages).items()}
             made = losses(scores, target, step)
-            total = made["total"] + _extras(recipe.objective, scores, target, queries, passages)
+            total = made["total"] + extras(recipe.objective, scores, target, queries, passages)
             record.update({f"loss/{name}": value.item() for name, value in made.items()})
             record.update(observe(queries, passages, scores, target))
             return total
@@ -354,29 +331,6 @@ def _share(whole: TrainingBatch, rank: int, world: int) -> tuple[TrainingBatch, 
     mine = replace(whole, queries=queries, passages=passages)
     # scores are small, embeddings are not
     return mine, lambda scores: scores[rows.to(scores.device)][:, columns.to(scores.device)]
-
-
-def _extras(
-    objective: Objective, scores: Mapping[str, Tensor], target: Target, queries: Encoded, passages: Encoded
-) -> Tensor:
-    """FLOPS and a teacher from the data, where the recipe asks for them."""
-    total = next(iter(scores.values())).new_zeros(())
-    for weight, texts in ((objective.flops_queries, queries), (objective.flops_passages, passages)):
-        if weight and texts.sparse_weights is not None:
-            total = total + weight * flops(texts.ids, texts.sparse_weights)
-    if objective.teacher and target.teacher is not None:
-        for values in scores.values():
-            total = total + objective.teacher * _towards_teacher(objective, values, target)
-    return total
-
-
-def _towards_teacher(objective: Objective, scores: Tensor, target: Target) -> Tensor:
-    """The recipe's loss of one output towards the teacher's scores."""
-    if objective.teacher_loss == "margin_mse":
-        return margin_mse(scores, target, scale=1 / objective.temperature)
-    loss = {"listwise_kl": listwise_kl, "kl": kl, "wasserstein": wasserstein}[objective.teacher_loss]
-    temperatures = objective.temperature, objective.teacher_temperature
-    return loss(scores, target, temperature=temperatures[0], teacher_temperature=temperatures[1])
 
 
 def make_accelerator() -> Any:

@@ -1,5 +1,6 @@
 """Losses: pure functions of a score matrix [B, C] and a Target; one file a family."""
 
+from trichrome.training.losses.adversarial import adversarial
 from trichrome.training.losses.distillation import kl, listwise_kl, margin_mse
 from trichrome.training.losses.embedding import embedding_match, weight_match
 from trichrome.training.losses.flops import flops
@@ -10,6 +11,7 @@ from trichrome.training.losses.unified import unified
 from trichrome.training.losses.wasserstein import wasserstein
 
 __all__ = [
+    "adversarial",
     "embedding_match",
     "flops",
     "infonce",

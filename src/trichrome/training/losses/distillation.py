@@ -19,7 +19,7 @@ def listwise_kl(
     passages stay out of it (add InfoNCE for them). Queries with fewer than two scored passages have nothing
     to order and are left out; 0 where all are. (Hinton et al. 2015; RocketQAv2, arXiv 2110.07367.)
     """
-    teacher, known = _known(target)
+    teacher, known = known_scores(target)
     return _divergence(scores, teacher / teacher_temperature, known, known, temperature)
 
 
@@ -31,7 +31,7 @@ def kl(
     Those that the teacher did not score should get no probability: InfoNCE with soft labels, which pushes
     in-batch passages away as it orders the scored ones.
     """
-    teacher, known = _known(target)
+    teacher, known = known_scores(target)
     return _divergence(scores, teacher / teacher_temperature, known, target.mask, temperature)
 
 
@@ -41,7 +41,7 @@ def margin_mse(scores: Tensor, target: Target, *, scale: float = 1.0) -> Tensor:
     scores [B, C] raw → scalar; 0 where there is no such pair. scale: multiplies the student's scores, for a
     teacher whose scores span more than cosines do. (Hofstätter et al. 2020, arXiv 2010.02666.)
     """
-    teacher, known = _known(target)
+    teacher, known = known_scores(target)
     positive, negative = known & target.positive, known & ~target.positive
     error = (float32_at_least(scores) * scale - teacher).masked_fill(~known, 0)  # [B, C]
     # a pair's error is the difference of its two; taking the row's mean off keeps the squares below small
@@ -67,7 +67,7 @@ def _divergence(
     return (wanted * (log_wanted - log_made)).sum(1).mean()
 
 
-def _known(target: Target) -> tuple[Tensor, Tensor]:
+def known_scores(target: Target) -> tuple[Tensor, Tensor]:
     """The teacher's scores, 0 where it gave none, and where it gave one that counts: [B, C] twice."""
     if target.teacher is None:
         raise TrichromeError("no teacher's scores in the data: `trichrome score` adds them")
