@@ -5,7 +5,7 @@ B queries of a batch · C passages: one answer of each query, then n negatives o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,11 +20,14 @@ from trichrome.evaluation.rankings import Rankings
 from trichrome.papers.pattern.collection import Collection, Split
 from trichrome.papers.pattern.paper import Scale
 from trichrome.papers.pattern.towers import BagTower, EncoderTower, Tower, nearest, tokenize, vectors
+from trichrome.training.shuffle import permuted_groups
 from trichrome.training.target import Target
 
 Rows: TypeAlias = "NDArray[np.int64]"
-#: S [B, C] and its target → scalar.
-Loss: TypeAlias = "Callable[[Tensor, Target], Tensor]"
+#: S [B, C] and its target, or one target a teacher → scalar.
+Loss: TypeAlias = "Callable[..., Tensor]"
+#: Rows of training queries [B] and of passages [C] → [B, C] a teacher's scores, NaN where it gives none.
+Teacher: TypeAlias = "Callable[[Rows, Rows], NDArray[np.float32]]"
 #: Rows of training queries [B] → rows of passages [B, n], their negatives.
 Negatives: TypeAlias = "Callable[[Rows, np.random.Generator], Rows]"
 #: The queries of a step, by rows [B].
@@ -86,11 +89,13 @@ def fit(
     negatives: Negatives | None = None,
     order: Order | None = None,
     in_batch: bool = True,
+    teachers: Sequence[Teacher] = (),
 ) -> list[float]:
     """Train both towers (one, where they are the same); returns the loss of each step.
 
     negatives: hard ones for each query; in-batch passages serve besides, unless in_batch is False. order:
-    which queries share a step; at random, without repetition in an epoch, where None.
+    which queries share a step; at random, without repetition in an epoch, where None. teachers: the loss is
+    given one target for each, with its scores.
     """
     split = read.collection.train
     draw = np.random.default_rng(plan.seed)
@@ -107,10 +112,12 @@ def fit(
         target = target_of(split, queries, passages, np.arange(len(queries)))
         if not in_batch:
             target = Target(target.positive, target.mask & _own(len(queries), extra.shape[1]))
+        known = [torch.from_numpy(scores(queries, passages)) for scores in teachers]
+        targets = [Target(target.positive, target.mask, scores) for scores in known] or [target]
         set_rate(optimiser, plan, step)
         q = query_tower([read.queries[i] for i in queries])  # [B, d]
         p = passage_tower([read.passages[i] for i in passages])  # [C, d]
-        value = loss(q @ p.T, target)
+        value = loss(q @ p.T, *targets)
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -133,6 +140,23 @@ def shuffled(count: int, rows: int) -> Order:
     return take
 
 
+def by_topic(labels: NDArray[np.int64], rows: int) -> Order:
+    """Queries of one topic [N] share a step, topics and the queries of each in random order; a step is filled
+    up from the next topic where one ends. Queries that fill no step wait for another epoch."""
+    sorted_by = np.argsort(labels, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(labels[sorted_by])) + 1, len(labels))
+    waiting: list[Rows] = []
+
+    def take(step: int, draw: np.random.Generator) -> Rows:
+        if not waiting:
+            order = permuted_groups(np.arange(len(labels)), ends, (int(draw.integers(1 << 31)),))
+            steps = len(labels) // rows
+            waiting.extend(draw.permutation(sorted_by[order][: steps * rows].reshape(steps, rows)))
+        return waiting.pop()
+
+    return take
+
+
 def set_rate(optimiser: torch.optim.Optimizer, plan: Plan, step: int) -> None:
     """The rate of a step, from 0."""
     share = min(1.0, (step + 1) / max(1, plan.steps // 10)) * (1 - step / plan.steps)
@@ -145,13 +169,18 @@ def search(read: Read, query_tower: Tower, passage_tower: Tower, k: int = METRIC
     return nearest(vectors(query_tower, read.tests), vectors(passage_tower, read.passages), k)[0]
 
 
-def quality(split: Split, found: Rows) -> dict[str, NDArray[np.float64]]:
-    """Rows of passages [Q, K], best first → metric → [Q], by ir-measures."""
+def quality(
+    split: Split, found: Rows, grades: Sequence[Mapping[int, int]] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Rows of passages [Q, K], best first → metric → [Q], by ir-measures. grades: of each query, row of a
+    passage → its gain; where None, 1 for an answer."""
+    if grades is None:
+        grades = [dict.fromkeys(answers.tolist(), 1) for answers in split.answers]
     ids = [str(i) for i in range(len(split))]
     passages = [str(i) for i in range(int(found.max()) + 1)]
     falling = np.arange(found.shape[1], 0, -1, dtype=np.float32)
     run = Rankings.from_rows(ids, passages, [(row, falling) for row in found])
-    qrels = {i: {str(p): 1 for p in answers} for i, answers in zip(ids, split.answers, strict=True)}
+    qrels = {i: {str(p): g for p, g in of.items()} for i, of in zip(ids, grades, strict=True)}
     return per_query(qrels, run, ids)
 
 
