@@ -134,3 +134,21 @@ def test_a_changed_file_or_setting_does_not_go_on(run: Command, work: Path):
 
 def test_an_unknown_stage_is_a_wrong_argument(run: Command, work: Path):
     assert run("train", "distil", "-c", "recipe.yaml").code == 2
+
+
+def test_queries_are_trained_against_an_index_and_search_it(run: Command, work: Path):
+    pairs = [json.loads(line) for line in (work / "pairs.jsonl").read_text().splitlines()]
+    corpus = [{"_id": f"d{i}", "title": "", "text": row["pos"][0]} for i, row in enumerate(pairs)]
+    (work / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
+    made = run("index", "docs.jsonl", "--to", "./docs", "--model", "tiny", "--kind", "exact")
+    assert made.code == 0, made.err
+    (work / "recipe.yaml").open("a").write("queries: {index: ./docs, depth: 20}\n")
+    shown = run("train", "queries", "-c", "recipe.yaml", "--steps", "3", "--output", "q")
+    assert shown.code == 0, shown.err
+    assert "trained 3 steps: q/model" in shown.out
+    found = run("search", "./docs", pairs[0]["query"], "--mode", "dense", "--model", "q/model", "--json")
+    assert found.code == 0, found.err
+    assert len(found.json()) == 5
+    refused = run("index", "docs.jsonl", "--to", "./more", "--model", "q/model")
+    assert refused.code == 1
+    assert "queries only" in refused.err

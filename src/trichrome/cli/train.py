@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from trichrome.training.recipe import Recipe
     from trichrome.training.stages import Trained
 
-Stage = Literal["retromae", "contrastive", "heads", "unified", "query_tower"]
+Stage = Literal["retromae", "contrastive", "heads", "unified", "queries", "query_tower"]
 
 
 def train(
-    stage: Annotated[Stage, typer.Argument(help="retromae, contrastive, heads, unified or query_tower.")],
+    stage: Annotated[
+        Stage, typer.Argument(help="retromae, contrastive, heads, unified, queries or query_tower.")
+    ],
     config: Annotated[Path, typer.Option("--config", "-c", help="The recipe, a YAML file.")],
     model: Annotated[str | None, typer.Option(help="Start from this encoder instead.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="Train on these files instead.")] = None,
@@ -71,9 +73,9 @@ def train(
 
 
 def _stage(name: Stage) -> Callable[[Recipe, Watch], Trained]:
-    from trichrome.training import query_tower, stages
+    from trichrome.training import query_side, query_tower, stages
 
-    room = {"query_tower": query_tower}.get(name, stages)
+    room = {"queries": query_side, "query_tower": query_tower}.get(name, stages)
     chosen: Callable[[Recipe, Watch], Trained] = getattr(room, name)
     return chosen
 

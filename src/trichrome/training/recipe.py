@@ -47,8 +47,8 @@ class Objective:
 
     temperature, mix (w), weights (λ), distil, distil_weights: trichrome.training.losses.unified.
     distil_after: self-distillation begins after so many optimiser steps (a resumed run counts on).
-    ranking: the contrastive stage's loss. rank_cut: of lambda_rank, lower ranks weigh nothing.
-    both_directions: with InfoNCE there, passages look for their queries too.
+    ranking: the loss of the contrastive stage and of queries. rank_cut: of lambda_rank, lower ranks weigh
+    nothing. both_directions: with InfoNCE in the contrastive stage, passages look for their queries too.
     flops_queries, flops_passages: weights of the FLOPS regulariser on the sparse output.
     teacher: weight of a loss towards the teacher's scores that the data carries (`trichrome score`), on each
     output; teacher_loss: which; teacher_temperature: divides the teacher's scores (not with margin_mse).
@@ -87,6 +87,19 @@ class Objective:
             "objective.rank_cut is a rank ≥ 1, and goes with ranking: lambda_rank",
         )
         _require(self.distil_after >= 0, f"objective.distil_after must be ≥ 0, got {self.distil_after}")
+
+
+@dataclass(frozen=True)
+class QuerySide:
+    """The stage `queries`. index: a folder or URL, of the model that training starts from. depth: documents
+    that each query sees, the best by the query encoder as it is."""
+
+    __pydantic_config__: ClassVar = STRICT
+    index: str | None = None
+    depth: int = 200
+
+    def __post_init__(self) -> None:
+        _require(self.depth > 0, f"queries.depth must be > 0, got {self.depth}")
 
 
 @dataclass(frozen=True)
@@ -140,6 +153,7 @@ class Recipe:
     optimiser: Optimiser = field(default_factory=Optimiser)
     objective: Objective = field(default_factory=Objective)
     retromae: RetroMAESettings = field(default_factory=RetroMAESettings)
+    queries: QuerySide = field(default_factory=QuerySide)
     tower: TowerSettings = field(default_factory=TowerSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint_every: int = 200

@@ -24,7 +24,7 @@ def lambda_rank(
     scores: Tensor, target: Target, *, temperature: float = 0.02, cut: int | None = None
 ) -> Tensor:
     """The same pairs, each times |1/rank⁺ − 1/rank⁻|: what swapping the two would change in the reciprocal
-    rank (LambdaRank, Burges 2010, with ADORE's weights, arXiv 2104.08051, section 5.2).
+    rank (LambdaRank, Burges 2010, with ADORE's weights, arXiv 2104.08051).
 
     Ranks are those of the scores among the passages that count for a query, from 1, equal scores in the
     order of the columns; no gradient goes through them. cut: 1/rank is 0 for ranks beyond it, so a pair that
