@@ -7,7 +7,7 @@ INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constr
 
 .PHONY: demo test lint bench parity clean
 
-demo: $(VENV)/installed-demo
+demo: $(VENV)/installed-demo,serve
 	$(VENV)/bin/trichrome demo
 
 test: $(VENV)/installed-dev
@@ -34,6 +34,7 @@ bench: $(PARITY)/installed-dev,parity
 	$(PARITY)/bin/python -m benchmarks.compress
 	$(PARITY)/bin/python -m benchmarks.crash
 	$(PARITY)/bin/python -m benchmarks.crash --serve
+	$(PARITY)/bin/python -m benchmarks.crash --postgres
 	$(PARITY)/bin/python -m benchmarks.serve
 	$(PARITY)/bin/python -m benchmarks.fuzz --minutes 10
 	$(PARITY)/bin/python -m benchmarks.tables

@@ -50,7 +50,8 @@ def test_the_figures_of_a_first_and_of_a_second_run(capsys: pytest.CaptureFixtur
 def test_five_searches_and_the_table_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     demo(quick=True, queries=10)
     printed = capsys.readouterr().out
-    assert printed.count("trichrome search demo-quick ") == 6  # five examples, and the last line
+    assert printed.count(" search demo-quick ") == 6  # five examples, and what to do next
+    assert " serve demo-quick" in printed
     assert printed.count("dense 0.") == 15  # three hits each, with their scores
     for system in ("bm25-tokenizer", "multivector", "dense+sparse", "Recall@100"):
         assert system in printed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,6 +32,11 @@ class Stopped(Exception):
 def debugging() -> bool:
     """Whether TRICHROME_DEBUG asks for tracebacks."""
     return os.environ.get("TRICHROME_DEBUG", "") not in ("", "0")
+
+
+def program() -> str:
+    """How a shell finds this command: its name, or its path where it is in no folder of PATH."""
+    return "trichrome" if shutil.which("trichrome") else os.path.relpath(sys.argv[0])
 
 
 def describe(error: BaseException) -> str:

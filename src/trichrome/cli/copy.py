@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trichrome.cli.console import FAILED, Stopped, bar, complain, out, print_json
+from trichrome.cli.console import FAILED, Stopped, bar, complain, out, print_json, program
 from trichrome.cli.settings import JsonOption, existing_store, store_place
 
 if TYPE_CHECKING:
@@ -118,4 +118,4 @@ def show(summary: Mapping[str, Any]) -> None:
         f"answers    to {verified['queries']:,} queries, hits of FROM that TO finds: {found or 'none'}; "
         f"scores differ by {apart:.2g} at most"
     )
-    out.print(f'search     trichrome search {summary["to"]} "…"', markup=False, soft_wrap=True)
+    out.print(f'search     {program()} search {summary["to"]} "…"', markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trichrome.cli.console import Stopped, bar, note, out, print_json, stages
+from trichrome.cli.console import Stopped, bar, note, out, print_json, program, stages
 from trichrome.cli.hits import print_hits
 from trichrome.cli.settings import JsonOption, PrecisionOption, open_model, store_path
 from trichrome.errors import TrichromeError
@@ -88,7 +88,9 @@ def demo(
         print_json(_figures(read, indexed, report, encoder.precision, seconds))
         return
     _table(report, languages)
-    out.print(f'{seconds:.0f} s in all. The index stays: trichrome search {name} "your own words"')
+    out.print(f"{seconds:.0f} s in all. The index stays:")
+    out.print(f'  {program()} search {name} "your own words"', markup=False, soft_wrap=True)
+    out.print(f"  {program()} serve {name}  # and a page at http://localhost:8000", markup=False, soft_wrap=True)
 
 
 def _summary(read: Catalogues) -> str:
@@ -197,7 +199,7 @@ def _searches(store: Store, encoder: EncodeOnce, name: str) -> None:
     for example in EXAMPLES:
         out.print()
         out.print(Text(example.title, style="bold"))
-        out.print(Text(f"trichrome {_command(name, example)}", style="dim"), soft_wrap=True)
+        out.print(Text(f"{program()} {_command(name, example)}", style="dim"), soft_wrap=True)
         where = None if example.lang is None else {"lang": example.lang}
         encoded = searcher.encode(example.text)
         print_hits(searcher, example.text, encoded, searcher.search(encoded, example.mode, 3, where))

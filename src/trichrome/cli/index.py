@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trichrome.cli.console import Bar, Stopped, bar, counting_cuts, out, print_json
+from trichrome.cli.console import Bar, Stopped, bar, counting_cuts, out, print_json, program
 from trichrome.cli.encoded import index_encoded, is_encoded
 from trichrome.cli.settings import JsonOption, PrecisionOption, open_model, precision, store_place
 from trichrome.errors import TrichromeError
@@ -326,4 +326,4 @@ def show(summary: Mapping[str, Any], passages: Passages) -> None:
             f"encoded    {summary['texts_per_second']:,.1f} texts/s, {summary['seconds']:,.1f} s in all"
         )
     out.print(f"stored     {summary['stored']:,} passages in {summary['path']}", markup=False, soft_wrap=True)
-    out.print(f'search     trichrome search {summary["index"]} "…"', markup=False, soft_wrap=True)
+    out.print(f'search     {program()} search {summary["index"]} "…"', markup=False, soft_wrap=True)
