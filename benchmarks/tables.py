@@ -319,6 +319,7 @@ TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "search": (("search",), search),
     "crash": (("crash",), crash),
     "serve": (("serve",), serve),
+    "crash_postgres": (("crash_postgres",), crash),
     "crash_serve": (("crash_serve",), crash_serve),
     "fuzz": (("fuzz",), fuzz),
     "laws": (("laws",), laws),
