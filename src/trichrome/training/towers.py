@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -147,13 +148,13 @@ def match(made: Encoded, wanted: Encoded, settings: TowerSettings) -> dict[str, 
 
     made, wanted: the pupil's and the teacher's outputs; those that the pupil has are learnt.
     """
-    weights = {"mse": settings.mse, "cosine": settings.cosine}
+    near = partial(embedding_match, mse=settings.mse, cosine=settings.cosine)
     losses: dict[str, Tensor] = {}
     if made.dense is not None and wanted.dense is not None:
-        losses["dense"] = embedding_match(made.dense, wanted.dense, **weights)
+        losses["dense"] = near(made.dense, wanted.dense)
     if made.sparse_weights is not None and wanted.sparse_weights is not None:
         losses["sparse"] = weight_match(made.sparse_weights, wanted.sparse_weights, made.vector_mask)
     if made.vectors is not None and wanted.vectors is not None:
-        losses["multivector"] = embedding_match(made.vectors, wanted.vectors, made.vector_mask, **weights)
+        losses["multivector"] = near(made.vectors, wanted.vectors, made.vector_mask)
     losses["total"] = torch.stack(list(losses.values())).sum()
     return losses
