@@ -17,7 +17,7 @@ from trichrome.training.target import Target
 
 AUC = "AUC over the pooled scores of all queries"
 NDCG = "nDCG@10"
-TEMPERATURE = 0.05
+TEMPERATURE = 0.01
 #: Non-positives of each query that are pooled, the best ones.
 POOLED = 500
 
@@ -36,9 +36,9 @@ def run(setting: Setting) -> Measured:
     """Both losses on the same batches with random negatives, from the same start."""
     collection = titles_and_texts(
         setting.data,
-        train=setting.of(2000, 8000),
-        test=setting.of(500, 1000),
-        passages=setting.of(4000, 8000),
+        train=2000,
+        test=500,
+        passages=4000,
     )
     read = Read.of(collection)
     found: dict[str, list[float]] = {AUC: [], NDCG: []}
@@ -55,6 +55,11 @@ def run(setting: Setting) -> Measured:
         intervals={measure: over_seeds(values) for measure, values in found.items()},
         sources=[collection.source],
         identities=identities(),
+        notes=[
+            "Both arms have the paper's temperature, and it matters: on other seeds of the small tower the "
+            "Mann-Whitney loss was ahead on both figures at 0.02, and InfoNCE from 0.05 on, where both arms "
+            "are better."
+        ],
         figures={
             f"{metric}, {name}": mean(list(column)) / 100
             for name, rows in arms.items()
@@ -66,9 +71,8 @@ def run(setting: Setting) -> Measured:
 def _arm(setting: Setting, read: Read, loss: Loss, seed: int) -> tuple[float, float]:
     """(AUC, nDCG@10) of one training, in points."""
     tower = read.tower(setting.scale, seed)
-    plan = Plan(
-        setting.of(150, 150), rows=setting.of(64, 24), rate=setting.of(1, 0) * 5e-3 or 2e-5, seed=seed
-    )
+    rate = 3e-3 if setting.scale == "mini" else 2e-5
+    plan = Plan(setting.of(250, 80), rows=setting.of(64, 24), rate=rate, seed=seed)
     fit(read, tower, tower, plan, loss)
     queries, passages = vectors(tower, read.tests), vectors(tower, read.passages)
     rows, scores = nearest(queries, passages, POOLED)
@@ -103,9 +107,9 @@ PAPER = Paper(
         Expectation(AUC, "points", "up", reported="avg AUC .85 → .91 (MiniLM), .84 → .93 (XLM-R base)"),
         Expectation(NDCG, "points", "not down", margin=0.5, reported="MRR .52 → .53, .53 → .55"),
     ),
-    taken="the loss (every positive against all negatives of the batch) and the pooled AUC over each query's "
-    "answers and its 500 best other passages",
-    reconstructed="the mean over pairs instead of the sum; temperature 0.05 in both arms; in-batch negatives "
-    "only; a small tower or the base with 150 steps",
+    taken="the loss (every positive against all negatives of the batch) and the pooled AUC over each "
+    "query's answers and its 500 best other passages; temperature 0.01",
+    reconstructed="the mean over pairs instead of the sum; in-batch negatives only, where the paper adds five "
+    "hard ones; a small tower with 250 steps, or the base with 80",
     run=run,
 )
