@@ -109,7 +109,7 @@ PAPER = Paper(
     ),
     taken="the loss (every positive against all negatives of the batch) and the pooled AUC over each "
     "query's answers and its 500 best other passages; temperature 0.01",
-    reconstructed="the mean over pairs instead of the sum; in-batch negatives only, where the paper adds five "
-    "hard ones; a small tower with 250 steps, or the base with 80",
+    reconstructed="the mean over pairs instead of the sum; in-batch negatives only, where the paper adds "
+    "five hard ones; a small tower with 250 steps, or the base with 80",
     run=run,
 )
