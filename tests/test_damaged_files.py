@@ -159,6 +159,7 @@ def test_a_cut_or_changed_base(tmp_path: Path) -> None:
         ("trichrome.json", lambda v: {**v, "multivector_dim": 10**9}, "heads.multivector.weight"),
         ("trichrome.json", lambda v: {**v, "prompts": {"query": 1, "passage": ""}}, "prompts"),
         ("trichrome.json", lambda v: {**v, "cls_id": 10**6}, "cls_id"),
+        ("trichrome.json", lambda v: {**v, "backbone": None}, "config.json"),
         ("trichrome.json", lambda v: [v], "object"),
         ("tokenizer.json", lambda v: {**v, "model": {"type": "Unigram", "vocab": []}}, "tokenizer"),
         ("tokenizer.json", lambda v: {}, "tokenizer"),
@@ -170,4 +171,20 @@ def test_a_damaged_model_folder(tmp_path: Path, file: str, change: Callable[[Any
     (folder / file).write_text(json.dumps(change(values)), "utf-8")
     with pytest.raises(TrichromeError, match=says) as caught:
         load(folder, device="cpu")
-    assert file in str(caught.value) or "safetensors" in str(caught.value)
+    assert any(name in str(caught.value) for name in (file, "config.json", "safetensors"))
+
+
+def test_a_model_that_transformers_cannot_build(tmp_path: Path) -> None:
+    folder = made(tmp_path, "FlagEmbedding folder") / "model"
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": None}), "utf-8")
+    with pytest.raises(TrichromeError, match=r"config\.json: transformers cannot build"):
+        load(folder, device="cpu")
+
+
+def test_a_manifest_of_no_kind(tmp_path: Path) -> None:
+    folder = made(tmp_path, "exact index") / "index"
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "kind": []}), "utf-8")
+    with pytest.raises(TrichromeError, match="manifest is damaged"):
+        open_store(folder)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def _load_trichrome(folder: Path) -> tuple[Network, Tokenizer, EncoderConfig]:
     else:
         from transformers import AutoConfig, AutoModel
 
-        with torch.device("meta"):
+        with _by_transformers(folder), torch.device("meta"):
             wrapped = TransformersBackbone(AutoModel.from_config(AutoConfig.from_pretrained(folder)))
         backbone, hidden = wrapped.to_empty(device="cpu"), wrapped.config.hidden
         _fill_buffers(wrapped, folder)
@@ -237,7 +238,8 @@ def _load_hugging_face(
         _assign(backbone, renamed, folder)
         hidden, positions = shape.hidden, shape.max_tokens
     else:
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        with _by_transformers(folder):
+            model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         backbone = TransformersBackbone(model)
         hidden, positions = backbone.config.hidden, backbone.config.max_tokens
 
@@ -287,6 +289,18 @@ def _empty_backbone(config: BackboneConfig) -> Backbone:
             return Backbone(config)
         except RuntimeError as error:  # sizes whose product is no size any more
             raise TrichromeError(f"the settings describe no network that could be ({error})") from None
+
+
+@contextmanager
+def _by_transformers(folder: Path) -> Iterator[None]:
+    """What transformers says of a model that it cannot build, as one line that names the file."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # configurations of all kinds raise all kinds
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrichromeError(
+            f"{folder / 'config.json'}: transformers cannot build this model: {said}"
+        ) from None
 
 
 def _fill_buffers(backbone: TransformersBackbone, folder: Path) -> None:
