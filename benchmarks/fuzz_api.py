@@ -150,12 +150,17 @@ def targets(url: str) -> dict[str, tuple[st.SearchStrategy[Any], Callable[[Any],
                 strategy = operation.as_strategy(generation_mode=mode)
             except schemathesis.errors.InvalidSchema:  # nothing to negate: no parameter, no body
                 continue
-            found[f"{operation.label} ({mode.name.lower()})"] = (strategy, as_described)
+            found[f"{operation.label} ({mode.name.lower()})"] = (strategy.filter(_arrives), as_described)
     for path, body in BODIES.items():
         whole = json.dumps(body).encode()
         other = damaged_json(body).map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))
         found[f"POST {path} (raw)"] = (st.one_of(other, other, damaged_bytes(whole)), Raw(url, path))
     return found
+
+
+def _arrives(case: Any) -> bool:
+    """Whether a URL can carry the request's parameters: an empty list is no parameter at all."""
+    return all(value != [] for value in (case.query or {}).values())
 
 
 class Raw:
