@@ -1,4 +1,4 @@
-"""Sparse vectors of a row's texts by the built-in model, kept in trichrome's cache."""
+"""Outputs of the built-in model for a row's texts, kept in trichrome's cache."""
 
 from __future__ import annotations
 
@@ -23,23 +23,34 @@ def sparse_vectors(
     most: int,
     tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Sparse:
-    """The sparse output of `small`, in bfloat16, of each text's first `most` tokens. kind: "query" or
-    "passage". Encoded once: $TRICHROME_CACHE/papers keeps it under a hash of model, kind and texts."""
+    """The sparse output of `small`, as `encoded` gives it."""
+    made = encoded(texts, kind, most, ("sparse",), tell).sparse
+    assert made is not None
+    return made
+
+
+def encoded(
+    texts: Sequence[str],
+    kind: str,
+    most: int,
+    outputs: tuple[str, ...],
+    tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> Embeddings:
+    """Outputs of `small`, in bfloat16, of each text's first `most` tokens. kind: "query" or "passage".
+    Encoded once: $TRICHROME_CACHE/papers keeps them under a hash of model, kind and texts."""
     encoder = _encoder(most)
     parts: list[Embeddings] = []
     for start in range(0, len(texts), CHUNK):
         some = texts[start : start + CHUNK]
         key = content_hash(encoder.fingerprint, encoder.precision, kind, some)
-        path = default_cache() / "papers" / "sparse" / f"{key}.safetensors"
+        path = default_cache() / "papers" / "-".join(outputs) / f"{key}.safetensors"
         if not path.is_file():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", TruncationWarning)  # the cut was asked for
-                encoder.encode(some, kind, outputs=("sparse",)).save(path)
+                encoder.encode(some, kind, outputs=outputs, multivector_dtype="float16").save(path)
         parts.append(Embeddings.load(path))
         tell(f"encode {kind}", min(start + CHUNK, len(texts)), len(texts))
-    made = Embeddings.concatenate(parts).sparse
-    assert made is not None
-    return made
+    return Embeddings.concatenate(parts)
 
 
 @lru_cache(maxsize=1)

@@ -42,3 +42,10 @@ def of_arms(treatment: NDArray[Any], baseline: NDArray[Any], scale: float = 1.0)
     if len(treatment) > 1:
         return over_seeds((treatment.mean(1) - baseline.mean(1)).tolist(), scale)
     return over_queries(treatment, baseline, scale)
+
+
+def of_runs(treatment: Sequence[NDArray[Any]], baseline: Sequence[NDArray[Any]]) -> Interval:
+    """In points, of runs of [Q] values each: over seeds where there are several runs, else over queries."""
+    if len(treatment) > 1:
+        return over_seeds([float((a - b).mean()) for a, b in zip(treatment, baseline, strict=True)], 100)
+    return over_queries(treatment[0], baseline[0], 100)
