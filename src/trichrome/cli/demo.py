@@ -90,7 +90,7 @@ def demo(
     _table(report, languages)
     out.print(f"{seconds:.0f} s in all. The index stays:")
     out.print(f'  {program()} search {name} "your own words"', markup=False, soft_wrap=True)
-    out.print(f"  {program()} serve {name}  # and a page at http://localhost:8000", markup=False, soft_wrap=True)
+    out.print(f"  {program()} serve {name}  # a page at http://localhost:8000", markup=False, soft_wrap=True)
 
 
 def _summary(read: Catalogues) -> str:
