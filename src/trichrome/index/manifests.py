@@ -49,7 +49,7 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
         raise TrichromeError(
             f"{where}: the store has layout version {version}, this trichrome reads {LAYOUT_VERSION}; {cure}"
         )
-    if "kind" in values:  # stores from before there was a choice
+    if isinstance(values.get("kind"), str):  # stores from before there was a choice
         values.setdefault("dense_search", default_dense_search(values["kind"]))
         values.setdefault("dense_dtype", "float32")
     if set(values) != (names := {field.name for field in fields(Manifest)}):
