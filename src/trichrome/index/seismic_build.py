@@ -205,7 +205,7 @@ def _cut_lists(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _mixed(x: int) -> int:
+def _mixed(x: Any) -> Any:
     """A hash of 64 bits (the finaliser of splitmix64)."""
     x = np.uint64(x) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -313,7 +313,7 @@ def _summarise(
     out_places: Array,
     out_codes: Array,
     at: int,
-) -> tuple[float, int]:
+) -> tuple[Any, int]:
     """Write the summary of a block from `at` on; returns its step and where it ends. largest: of each token,
     0 before and after."""
     found, top = 0, np.float32(0.0)
