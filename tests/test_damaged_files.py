@@ -130,7 +130,15 @@ def test_a_damaged_segment_of_an_exact_index(
 
 
 @pytest.mark.parametrize(
-    "change", [{"segments": ["../../x"]}, {"next_row": -1}, {"serial": "a"}, {"segments": 3}, {"dead": [1]}]
+    "change",
+    [
+        {"segments": ["../../x"]},
+        {"next_row": -1},
+        {"serial": "a"},
+        {"segments": 3},
+        {"dead": [1]},
+        {"dead": []},
+    ],
 )
 def test_a_damaged_commit(tmp_path: Path, change: dict[str, Any]) -> None:
     folder = made(tmp_path, "exact index") / "index"
@@ -160,6 +168,7 @@ def test_a_cut_or_changed_base(tmp_path: Path) -> None:
         ("trichrome.json", lambda v: {**v, "prompts": {"query": 1, "passage": ""}}, "prompts"),
         ("trichrome.json", lambda v: {**v, "cls_id": 10**6}, "cls_id"),
         ("trichrome.json", lambda v: {**v, "backbone": None}, "config.json"),
+        ("trichrome.json", lambda v: {**v, "backbone": []}, "another kind"),
         ("trichrome.json", lambda v: [v], "object"),
         ("tokenizer.json", lambda v: {**v, "model": {"type": "Unigram", "vocab": []}}, "tokenizer"),
         ("tokenizer.json", lambda v: {}, "tokenizer"),

@@ -41,6 +41,10 @@ def test_a_fields_values_are_counted(live: Live, kind: str) -> None:
     assert live.get(f"/indexes/{kind}/values").status_code == 422
     assert live.get(f"/indexes/{kind}/values", params={"field": 'a"b'}).status_code == 422
     assert live.get(f"/indexes/{kind}/values", params={"field": "a[0].b c"}).json()["values"] == []
+    for odd in ('a"b', "a\\b", "\\"):  # names that engines have no path for
+        assert live.get(f"/indexes/{kind}/values", params={"field": odd}).status_code == 422
+        filtered = live.post(f"/indexes/{kind}/search", {"query": "moon", "filter": {odd: 1}})
+        assert filtered.status_code == 422
     assert live.get("/indexes/nothing/values", params={"field": "lang"}).status_code == 404
 
 

@@ -129,7 +129,7 @@ class EncoderConfig:
             raise TrichromeError(f"unknown encoder settings {sorted(unknown)}: written by a newer version?")
         given = dict(values)
         try:
-            if given.get("backbone"):
+            if given.get("backbone") is not None:
                 given["backbone"] = BackboneConfig(**given["backbone"])
             given["unscored_ids"] = tuple(given["unscored_ids"])
             return cls(**given)

@@ -103,6 +103,8 @@ def load(folder: Path) -> State:
     try:
         commit = json.loads((folder / "commit.json").read_bytes())
         names, dead_name = commit["segments"], commit["dead"]
+        if dead_name is not None and not isinstance(dead_name, str):
+            raise ValueError("the name of the dead rows is no text")
         numbers = next_row, serial = commit["next_row"], commit["serial"]
         if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
             raise ValueError("next_row and serial must be whole numbers")

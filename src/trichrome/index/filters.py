@@ -27,8 +27,10 @@ def check_filter(where: Filter) -> None:
     if not isinstance(where, Mapping):
         raise TrichromeError(f"a filter must map keys to conditions, got {type(where).__name__}")
     for key, condition in where.items():
-        if not isinstance(key, str) or not all(key.split(".")) or '"' in key:
-            raise TrichromeError(f"filter key {key!r}: must be names joined by dots, without quotes")
+        if not isinstance(key, str) or not all(key.split(".")) or set(key) & {'"', "\\"}:
+            raise TrichromeError(
+                f"filter key {key!r}: must be names joined by dots, without quotes and backslashes"
+            )
         if isinstance(condition, Mapping):
             _check_range(key, condition)
         else:

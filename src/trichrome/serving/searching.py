@@ -34,7 +34,7 @@ _EXPLAINED = 100
 
 Name = Annotated[str, Path(description="The index.", min_length=1)]
 #: No store has a name with a quotation mark in it.
-Field = Annotated[str, Query(min_length=1, max_length=512, pattern=r'^[^"]+$')]
+Field = Annotated[str, Query(min_length=1, max_length=512, pattern=r'^[^"\\]+$')]
 DocumentId = Annotated[str, Path(description="The document; may hold slashes.", min_length=1, max_length=512)]
 
 
