@@ -159,8 +159,10 @@ def targets(url: str) -> dict[str, tuple[st.SearchStrategy[Any], Callable[[Any],
 
 
 def _arrives(case: Any) -> bool:
-    """Whether a URL can carry the request's parameters: an empty list is no parameter at all."""
-    return all(value != [] for value in (case.query or {}).values())
+    """Whether what is wrong with a request's parameters arrives: an empty list or object is nothing in a URL,
+    and parameters that no endpoint knows are passed over, as servers do."""
+    known = {parameter.name for parameter in case.operation.query}
+    return all(name in known and isinstance(value, str) for name, value in (case.query or {}).items())
 
 
 class Raw:
