@@ -31,11 +31,13 @@ def test_an_exported_model_fills_and_searches_an_index(
     assert report["precision"] == "int8"
     assert 0.9 < report["dense"] < 1
     store = f"{tmp_path}/store"
-    compressed = ("--kind", "exact", "--dense-search", "binary", "--multivector-dtype", "int4")
+    compressed = ("--kind", "exact", "--dense-search", "binary", "--multivector-dtype", "int4",
+                  "--sparse-search", "seismic")  # fmt: skip
     filled = run("index", documents, "--to", store, "--model", tmp_path / "int8", *compressed, "--json")
     assert filled.code == 0, filled.err
     manifest = read_manifest(store)
     assert (manifest.dense_search, manifest.multivector_dtype) == ("binary", "int4")
+    assert manifest.sparse_search == "seismic"
     assert manifest.settings["dtype"] == "int8"
     again = run("index", documents, "--to", store, "--json")  # by the model and the settings that are kept
     assert again.json()["unchanged"] == filled.json()["stored"]

@@ -15,6 +15,7 @@ from trichrome.encoder import save
 from trichrome.errors import TrichromeError
 from trichrome.index import open_store
 from trichrome.search import MODE_NAMES
+from trichrome.search.revisers import DenseReviser, LearnedReviser
 
 
 def write_jsonl(path: Path, *rows: object) -> Path:
@@ -288,3 +289,18 @@ def test_an_index_in_use_says_so(run: Command, notes: Outcome, home: Path):
         assert "(in use)" in run("info", "notes").out
     assert failed.code == 1
     assert "open elsewhere" in failed.err
+
+
+def test_a_search_with_feedback(run: Command, notes: Outcome, tmp_path: Path):
+    question = ("search", "notes", "how do I reset my password", "--mode", "dense", "--json")
+    plain, twice = run(*question).json(), run(*question, "--feedback", "1").json()
+    assert [hit["id"] for hit in twice] == [hit["id"] for hit in plain]
+    assert twice[0]["score"] > plain[0]["score"] + 0.01  # nearer to what was found
+    LearnedReviser(DenseReviser(384)).save(tmp_path / "r.safetensors")
+    learnt = run(*question, "--feedback", "1", "--reviser", tmp_path / "r.safetensors").json()
+    assert learnt[0]["score"] not in (plain[0]["score"], twice[0]["score"])
+    alone = run(*question, "--reviser", tmp_path / "r.safetensors")
+    assert alone.code == 1
+    assert "--reviser goes with --feedback" in alone.err
+    other = run(*question, "--feedback", "2", "--reviser", tmp_path / "none")
+    assert "no reviser, or damaged" in other.err

@@ -152,3 +152,36 @@ def test_queries_are_trained_against_an_index_and_search_it(run: Command, work: 
     refused = run("index", "docs.jsonl", "--to", "./more", "--model", "q/model")
     assert refused.code == 1
     assert "queries only" in refused.err
+
+
+def test_a_retriever_and_a_ranker_are_trained_in_turn(run: Command, work: Path):
+    """One round of recipes/small/ar2.sh, with its recipes and options."""
+    recipes = Path(__file__).parents[2] / "recipes" / "small"
+    pairs = [json.loads(line) for line in (work / "pairs.jsonl").read_text().splitlines()]
+    (work / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": f"d{i}", "text": row["pos"][0]}) + "\n" for i, row in enumerate(pairs))
+    )
+
+    def done(*command: str) -> None:
+        made = run(*command)
+        assert made.code == 0, made.err
+
+    window = ("--source", "dense:1-50", "--relative-margin", "0", "--negatives", "7")
+    done(
+        "mine", "pairs.jsonl", "--corpus", "corpus.jsonl", "--out", "mined.jsonl", "--model", "tiny", *window
+    )
+    for stage, name, data, model in (
+        ("unified", "ar2-ranker", "mined.jsonl", "tiny"),
+        ("contrastive", "ar2-retriever", "scored.jsonl", "tiny"),
+    ):
+        if stage == "contrastive":
+            judge = ("--teacher", "hybrid", "--weights", "0,0,1", "--model", "ar2-ranker/model")
+            done("score", "mined.jsonl", "--out", "scored.jsonl", *judge)
+        config = str(recipes / f"{name}.yaml")
+        done("train", stage, "-c", config, "--model", model, "--data", data, "--output", name, "--steps", "3")
+    log = [json.loads(line) for line in (work / "ar2-retriever" / "log.jsonl").read_text().splitlines()]
+    for record in log:  # no loss but those towards the ranker
+        assert "loss/dense" not in record
+        parts = record["loss/teacher"] + record["loss/adversarial"]
+        assert record["loss/total"] == pytest.approx(parts)
+    assert all(record["grad/backbone"] > 0 for record in log)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from tests.evaluation.tiny_task import WordEncoder, make_task
-from trichrome.embeddings import SIGNALS
+from trichrome.embeddings import SIGNALS, Embeddings, Sparse
 from trichrome.errors import TrichromeError
 from trichrome.evaluation import BASELINES, METRICS, Options, Task, evaluate, evaluate_many
 from trichrome.evaluation.cache import Cache, content_hash
 from trichrome.index import open_store
 from trichrome.records import Document
 from trichrome.scoring import score
+from trichrome.search import Feedback, Rocchio
 from trichrome.search.modes import M3_MODES, MODE_NAMES, mode_named
 from trichrome.storage import default_cache
 
@@ -67,6 +68,37 @@ def test_rankings_and_metrics_are_those_of_brute_force(encoder, options, within)
                 assert values["Recall@100"] == 1
     # both tokenisations are the same words here
     assert report.means["bm25-words"] == pytest.approx(report.means["bm25-tokenizer"])
+
+
+def test_with_feedback_every_mode_ranks_by_its_own_better_query(encoder, options) -> None:
+    task = make_task(within_language=True)
+    plain = evaluate(encoder, task, options)
+    feedback = Feedback(Rocchio(1.0, 2.0), documents=2)
+    modes = tuple(mode_named(name) for name in ("dense", "sparse"))
+    report = evaluate(encoder, task, replace(options, feedback=feedback, modes=modes))
+    assert report.settings["feedback"] == "2 documents, rocchio 1 2"
+    assert "feedback" not in plain.settings
+    documents = encoder.encode([d.content for d in task.documents])
+    for mode in modes:
+        [signal] = mode.sources
+        for query in task.queries[::5]:
+            best = list(plain.rankings[signal][query.id])[:2]
+            rows = [i for id in best for i, d in enumerate(task.documents) if d.id == id]
+            asked = encoder.encode([query.text], "query")[0]
+            revised = feedback.reviser.revise(asked, documents[rows])
+            one = Embeddings(
+                revised.dense[None], Sparse.from_rows([(revised.token_ids, revised.token_weights)])
+            )
+            exact = score(signal, one, documents)[0]
+            wanted = {d.id: exact[i] for i, d in enumerate(task.documents) if d.lang == query.lang}
+            found = report.rankings[signal][query.id]
+            assert found == pytest.approx({id: wanted[id] for id in found}, abs=1e-5)
+            assert max(found.values()) == pytest.approx(max(wanted.values()), abs=1e-5)
+    assert report.rankings["dense"][task.queries[0].id] != plain.rankings["dense"][task.queries[0].id]
+    # the cache keeps them apart, and another number of documents
+    assert evaluate(encoder, task, options).means == plain.means
+    other = replace(options, feedback=replace(feedback, documents=3), modes=modes)
+    assert evaluate(encoder, task, other).rankings["dense"] != report.rankings["dense"]
 
 
 def test_languages_and_means_agree(encoder, task, options) -> None:

@@ -22,10 +22,17 @@ PACKED: dict[str, dict[str, Any]] = {
     "exact int8": {"kind": "exact", "dense_search": "int8", "multivector_dtype": "int8"},
     "exact int4": {"kind": "exact", "dense_search": "binary", "multivector_dtype": "int4"},
     "exact pq": {"kind": "exact", "dense_search": "pq"},
+    "exact seismic": {"kind": "exact", "sparse_search": "seismic"},
     "embedded float32": {"kind": "embedded", "dense_search": "float32"},
 }
 TOKEN_TOLERANCE = {"int8": 0.005, "int4": 0.1}
-TOLERANCE |= {"exact int8": 0.01, "exact int4": 0.12, "exact pq": 1e-5, "embedded float32": 1e-3}
+TOLERANCE |= {
+    "exact int8": 0.01,
+    "exact int4": 0.12,
+    "exact pq": 1e-5,
+    "exact seismic": 1e-5,
+    "embedded float32": 1e-3,
+}
 
 
 def make_store(place: Place, kind: str, **changes: Any) -> Store:

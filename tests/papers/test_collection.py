@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from trichrome.errors import TrichromeError
-from trichrome.papers.pattern.collection import VARIABLE, collect, data_folder, titles_and_texts
+from trichrome.papers.pattern.collection import (
+    VARIABLE,
+    collect,
+    data_folder,
+    titles_and_texts,
+    titles_and_translations,
+)
 from trichrome.papers.pattern.paper import Source
 
 SOURCE = Source("made here", "free")
@@ -57,6 +63,27 @@ def test_a_folder_gives_its_english_titles(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(TrichromeError, match="nowhere"):
         data_folder()
+
+
+def test_translations_are_answers_of_their_english_title(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    rows = [
+        {"query": f"title {i} {lang}", "pos": [f"text {i} {lang}"], "neg": [], "lang": lang, "id": str(i)}
+        for i in range(30)
+        for lang in ("da", "en", "it")
+        if not (i % 3 == 0 and lang == "it")  # a third of them in two languages only
+    ]
+    with gzip.open(tmp_path / "train" / "ddtp.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    found = titles_and_translations(tmp_path, train=10, test=5, passages=100)
+    assert len(found.passages) == 60
+    for query, answers in zip(found.test.texts, found.test.answers, strict=True):
+        number = query.split()[1]
+        assert query.endswith(" en")
+        assert int(number) % 3
+        assert {found.passages[i] for i in answers} == {
+            f"text {number} {lang}" for lang in ("da", "en", "it")
+        }
 
 
 def test_without_a_folder_there_are_catalogues() -> None:

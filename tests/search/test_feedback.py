@@ -33,6 +33,7 @@ def test_rocchio_by_hand() -> None:
     np.testing.assert_allclose(made.token_weights, [3 + 1.25, 1.25, 4 + 0.00025], rtol=1e-3)
     same = Rocchio(1.0, 0.0).revise(query, documents)
     np.testing.assert_allclose(same.token_weights[same.token_weights > 1e-6], [3, 4], rtol=1e-6)
+    assert Feedback(Rocchio(1.0, 0.5), 3).name == "3 documents, rocchio 1 0.5"
     for wrong in ((-1, 1), (0, 0)):
         with pytest.raises(TrichromeError, match="feedback weights"):
             Rocchio(*wrong)
@@ -143,6 +144,7 @@ def test_a_reviser_is_saved_and_revises_as_it_was_trained(tmp_path: Path, corpus
     np.testing.assert_array_equal(made.dense, other.dense)
     np.testing.assert_array_equal(made.token_weights, other.token_weights)
     assert made.multivector is query.multivector
+    assert reviser.name == again.name != LearnedReviser(dense).name
     mask = torch.ones(1, 3, dtype=torch.bool)
     by_batch = dense(torch.tensor(query.dense)[None], torch.tensor(documents.dense)[None], mask)[0]
     np.testing.assert_allclose(made.dense, by_batch.detach(), atol=1e-6)

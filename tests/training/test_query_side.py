@@ -16,7 +16,11 @@ from tests.tiny import WORDS, tiny_encoder
 from trichrome import Document
 from trichrome.encoder import load, save
 from trichrome.errors import ModelMismatch, TrichromeError
-from trichrome.index import create_store_for, index_documents, open_store
+from trichrome.index import copy_store, create_store_for, index_documents, open_store
+from trichrome.index.copying import copy_with_centroids, open_copy
+from trichrome.index.exact import ExactStore
+from trichrome.index.manifests import QUANTISER
+from trichrome.index.pq import ProductQuantiser, train_quantiser
 from trichrome.search import Searcher
 from trichrome.training.batches import BatchSettings
 from trichrome.training.diagnostics import read_log
@@ -143,3 +147,71 @@ def test_what_is_refused(work: Path) -> None:
     trained = queries(recipe(work, steps=2))
     again = queries(recipe(work, "again", model=str(trained.model), steps=2))  # a query tower may go on
     assert again.encoder.queries_of == trained.encoder.queries_of
+
+
+@pytest.fixture
+def codes(work: Path) -> Path:
+    """The index as codes of 4 bytes a document, too few to rank well."""
+    with open_store(work / "index") as store:
+        vectors = store.embeddings(store.rows_of([f"d{i}" for i in range(60)])).dense
+        quantiser = train_quantiser(vectors, 4)
+        with open_copy(store.manifest, work / "codes", kind="exact", quantiser=quantiser) as made:
+            copy_store(store, made)
+    return work / "codes"
+
+
+def test_centroids_learn_with_the_queries(work: Path, codes: Path) -> None:
+    side = QuerySide(str(codes), depth=30)
+    alone = queries(recipe(work, "alone", steps=40, queries=side))
+    rates = Optimiser(rate=1e-3, centroid_rate=1e-2, warmup=0.2)
+    trained = queries(recipe(work, steps=40, queries=side, optimiser=rates))
+    assert trained.finished
+    assert alone.model is not None
+    assert trained.model is not None
+    assert not (work / "alone" / "index").exists()
+    losses = [read_log(work / name / "log.jsonl")[-1]["loss/total"] for name in ("alone", "run")]
+    assert losses[1] < losses[0]
+    tower = load(trained.model, device="cpu")
+    with open_store(codes) as before, open_store(work / "run" / "index") as after:
+        assert isinstance(before, ExactStore)
+        assert isinstance(after, ExactStore)
+        ids = [f"d{i}" for i in range(60)]
+        np.testing.assert_array_equal(
+            before.dense_codes(before.rows_of(ids)), after.dense_codes(after.rows_of(ids))
+        )
+        assert before.quantiser is not None
+        assert after.quantiser is not None
+        np.testing.assert_array_equal(before.quantiser.rotation, after.quantiser.rotation)
+        assert np.abs(before.quantiser.centroids - after.quantiser.centroids).max() > 1e-3
+        assert (before.manifest, dict(before.scan())) == (after.manifest, dict(after.scan()))
+        rows = [json.loads(line) for line in (work / "questions.jsonl").read_text().splitlines()]
+        first = [
+            np.mean([
+                Searcher(encoder, store).search(row["query"], "dense", k=1)[0].id == row["pos_ids"][0]
+                for row in rows
+            ])
+            for encoder, store in ((load(work / "tiny", device="cpu"), before), (tower, after))
+        ]  # fmt: skip
+    assert first[1] > first[0] + 0.2
+
+
+def test_training_with_centroids_goes_on_to_the_same_bits(work: Path, codes: Path) -> None:
+    side, rates = QuerySide(str(codes), depth=30), Optimiser(rate=1e-3, centroid_rate=1e-2)
+    queries(recipe(work, "whole", queries=side, optimiser=rates))
+    left = iter([False] * 7)
+    stop = Watch(stop=lambda: next(left, True))
+    queries(recipe(work, "parts", queries=side, optimiser=rates), stop)
+    assert not (work / "parts" / "index").exists()
+    queries(recipe(work, "parts", queries=side, optimiser=rates))
+    one, other = (ProductQuantiser.load(work / run / "index" / QUANTISER) for run in ("whole", "parts"))
+    np.testing.assert_array_equal(one.centroids, other.centroids)
+
+
+def test_centroids_need_codes(work: Path, codes: Path) -> None:
+    rates = Optimiser(rate=1e-3, centroid_rate=1e-2)
+    with pytest.raises(TrichromeError, match="dense codes"):
+        queries(recipe(work, optimiser=rates))
+    other = train_quantiser(np.eye(32, dtype=np.float32), 4)
+    with pytest.raises(TrichromeError, match="not of a quantiser of this rotation"):
+        copy_with_centroids(codes, work / "new", other)
+    assert not (work / "new").exists()

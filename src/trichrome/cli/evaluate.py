@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trichrome.cli.console import Stopped, note, out, print_json, stages
+from trichrome.cli.search import feedback_of
 from trichrome.cli.settings import JsonOption, ModelOption, PrecisionOption, open_model
 from trichrome.errors import TrichromeError
 
@@ -47,6 +48,12 @@ def evaluate(
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder for TREC runs, results.json, .md and .png.")
     ] = None,
+    feedback: Annotated[
+        int, typer.Option(min=0, help="Search twice: so many of the first hits make the query better.")
+    ] = 0,
+    reviser: Annotated[
+        Path | None, typer.Option(help="What --feedback makes it with, a trained file; else Rocchio's sum.")
+    ] = None,
     model: ModelOption = "small",
     documents: Annotated[
         str | None, typer.Option(help="Of a query tower: the model that encodes the documents.")
@@ -66,6 +73,7 @@ def evaluate(
     )
 
     chosen = _modes(modes, preset)
+    twice = feedback_of(feedback, reviser)
     pair = _pair(compare)
     earlier = None if against is None else Suite.load(against)
     tasks = [load_task(path, qrels=qrels, within_language=within_language) for path in paths]
@@ -75,7 +83,9 @@ def evaluate(
     if documents is not None:
         encoder = TwoTowers(queries, open_model(documents, dtype))
     settings = {"dtype": queries.precision}
-    options = Options(preset=preset, modes=chosen, max_queries=max_queries, seed=seed, settings=settings)
+    options = Options(
+        preset=preset, modes=chosen, max_queries=max_queries, seed=seed, settings=settings, feedback=twice
+    )
     try:
         with stages() as tell:
             suite = evaluate_many(

@@ -51,6 +51,10 @@ def index(
         Literal["float32", "int8", "binary", "pq"] | None,
         typer.Option(help="What dense search reads first; embedded: int8, exact: float32 by default."),
     ] = None,
+    sparse_search: Annotated[
+        Literal["exact", "seismic"] | None,
+        typer.Option(help="How sparse search finds passages; seismic, in an exact store, misses a few."),
+    ] = None,
     multivector_dtype: Annotated[
         Literal["float32", "float16", "int8", "int4"] | None,
         typer.Option(help="Of stored token vectors: float16 by default; int8 and int4 in an exact store."),
@@ -80,7 +84,7 @@ def index(
     place = store_place(to)
     if is_encoded(path):
         given = (model, passage_tokens, overlap, format, skip_bad or None, prune or None, dense_search,
-                 multivector_dtype)  # fmt: skip
+                 sparse_search, multivector_dtype)  # fmt: skip
         if dtype != "auto" or any(value is not None for value in given):
             raise TrichromeError(
                 f"{path}: these documents are cut and encoded already: besides --kind, no option changes how"
@@ -111,7 +115,12 @@ def index(
         "overlap": shared,
     }
     refuse_other_settings(place, kept, settings)
-    store = open_or_create(place, kind, encoder, settings, dense_search, multivector_dtype)
+    layout = {
+        "dense_search": dense_search,
+        "sparse_search": sparse_search,
+        "multivector_dtype": multivector_dtype,
+    }
+    store = open_or_create(place, kind, encoder, settings, layout)
     with store, counting_cuts() as cut:
         try:
             with bar("index", total) as shown:
@@ -249,10 +258,10 @@ def open_or_create(
     kind: str | None,
     encoder: Encoder,
     settings: Mapping[str, JSON],
-    dense_search: str | None = None,
-    multivector_dtype: str | None = None,
+    layout: Mapping[str, str | None],
 ) -> Store:
-    """The store of this place; a new one where there is none. TrichromeError: it is there, made otherwise."""
+    """The store of this place; a new one where there is none. layout: fields of its manifest, by name, None
+    where nothing was said. TrichromeError: it is there, made otherwise."""
     from trichrome.index import create_store_for, has_store, open_store, read_manifest
     from trichrome.index.urls import shown
 
@@ -261,14 +270,15 @@ def open_or_create(
             encoder,
             place,
             kind=kind,
-            multivector_dtype=multivector_dtype or "float16",
-            dense_search=dense_search,
+            multivector_dtype=layout["multivector_dtype"] or "float16",
+            dense_search=layout["dense_search"],
+            sparse_search=layout["sparse_search"] or "exact",
             settings=settings,
         )
     there = read_manifest(place)
     if kind not in (None, there.kind):
         raise TrichromeError(f"{shown(place)}: this index is of the kind {there.kind}; leave --kind out")
-    for name, wanted in (("dense_search", dense_search), ("multivector_dtype", multivector_dtype)):
+    for name, wanted in layout.items():
         if wanted not in (None, getattr(there, name)):
             raise TrichromeError(
                 f"{shown(place)}: this index was made with {name} {getattr(there, name)}, not {wanted}; "

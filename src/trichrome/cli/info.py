@@ -115,6 +115,7 @@ def _index(name: str, place: Place) -> dict[str, Any]:
         "multivector": manifest.multivector_dim,
         "multivector_dtype": manifest.multivector_dtype,
         "dense_search": manifest.dense_search,
+        "sparse_search": manifest.sparse_search,
         "dense_dtype": manifest.dense_dtype,
         "settings": dict(manifest.settings),
         "layout": manifest.version,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trichrome.embeddings import Embeddings
+from trichrome.embeddings import Embedding, Embeddings
 from trichrome.errors import TrichromeError
 from trichrome.evaluation.cache import Cache, Progress, content_hash
 from trichrome.evaluation.metrics import METRICS, METRICS_DEPTH, means, per_query, rows_by_language
@@ -24,8 +24,9 @@ from trichrome.evaluation.task import Task
 from trichrome.index.store import Filter, Store
 from trichrome.records import JSON
 from trichrome.search.bm25 import BM25, words
+from trichrome.search.feedback import Feedback
 from trichrome.search.modes import LONG_MODES, M3_MODES, Mode, Preset
-from trichrome.search.retrieve import rank, require_signals, retrieve
+from trichrome.search.retrieve import ScoreTable, rank, require_signals, retrieve
 from trichrome.search.searcher import QueryEncoder
 from trichrome.storage import default_cache
 
@@ -48,6 +49,7 @@ class Options:
     baselines: which of BASELINES. max_queries, seed: measure on a random part of the queries.
     keep: documents kept of each ranking; the metrics look at 100. samples: of the bootstrap.
     settings: how the encoder was set beyond its fingerprint (say, its precision): part of the cache's keys.
+    feedback: every mode searches twice, the second time with the query that its first hits make better.
     cache: its folder, default_cache() where None.
     """
 
@@ -59,6 +61,7 @@ class Options:
     keep: int = METRICS_DEPTH
     samples: int = SAMPLES
     settings: Mapping[str, JSON] = field(default_factory=dict)
+    feedback: Feedback | None = None
     cache: Path | None = None
 
     def __post_init__(self) -> None:
@@ -94,7 +97,7 @@ def evaluate(
             runs[name] = _baseline(name, encoder, task, cache, options.keep)
     cut_documents = cut_queries = 0
     if modes:
-        rankings, (cut_documents, cut_queries) = _modes_rankings(task, cache, modes, options.keep, clock)
+        rankings, (cut_documents, cut_queries) = _modes_rankings(task, cache, modes, options, clock)
         runs |= {mode.name: rankings[mode.name] for mode in modes}
     if not runs:
         raise TrichromeError("nothing to measure: give a baseline or a mode")
@@ -178,6 +181,7 @@ def _settings(
         "seed": options.seed,
         "keep": options.keep,
         "encode": dict(options.settings),
+        **({"feedback": options.feedback.name} if options.feedback else {}),
     }
 
 
@@ -210,11 +214,13 @@ def _baseline(name: str, encoder: EvaluatedEncoder, task: Task, cache: Cache, ke
 
 
 def _modes_rankings(
-    task: Task, cache: Cache, modes: Sequence[Mode], keep: int, clock: Clock
+    task: Task, cache: Cache, modes: Sequence[Mode], options: Options, clock: Clock
 ) -> tuple[dict[str, Rankings], list[int]]:
     """Each mode's rankings, and how many documents and queries were cut to the encoder's length."""
     query_ids, document_ids = [q.id for q in task.queries], [d.id for d in task.documents]
-    key = content_hash("modes", cache.model(), task_hash(task), [repr(mode) for mode in modes], str(keep))
+    how = [repr(mode) for mode in modes], str(options.keep)
+    again = () if options.feedback is None else (options.feedback.name,)
+    key = content_hash("modes", cache.model(), task_hash(task), *how, *again)
 
     def make() -> tuple[dict[str, Rankings], list[int]]:
         with clock.time("encode queries"):
@@ -222,13 +228,14 @@ def _modes_rankings(
         with clock.time("encode documents"):
             store, cut_documents = cache.store(task.documents)
         with store, clock.time("search"):
-            return _search(store, task, queries, modes, keep, cache.progress), [cut_documents, cut_queries]
+            found = _search(store, task, queries, modes, options, cache.progress)
+        return found, [cut_documents, cut_queries]
 
     return cache.rankings(key, query_ids, document_ids, make)
 
 
 def _search(
-    store: Store, task: Task, queries: Embeddings, modes: Sequence[Mode], keep: int, progress: Progress
+    store: Store, task: Task, queries: Embeddings, modes: Sequence[Mode], options: Options, progress: Progress
 ) -> dict[str, Rankings]:
     """Retrieve once a query, and rank its table in every mode."""
     query_ids, document_ids = [q.id for q in task.queries], [d.id for d in task.documents]
@@ -238,12 +245,22 @@ def _search(
         if i % 100 == 0:
             progress("search", i, len(task.queries))
         where: Filter | None = {"lang": query.lang} if task.within_language else None
-        table = retrieve(store, queries[i], modes, where)
-        for mode in modes:
-            ranking = rank(table, mode, keep)
+        tables = _tables(store, queries[i], modes, where, options.feedback)
+        for mode, table in zip(modes, tables, strict=True):
+            ranking = rank(table, mode, options.keep)
             rows[mode.name].append((place[ranking.rows], ranking.scores))
     progress("search", len(task.queries), len(task.queries))
     return {name: Rankings.from_rows(query_ids, document_ids, found) for name, found in rows.items()}
+
+
+def _tables(
+    store: Store, query: Embedding, modes: Sequence[Mode], where: Filter | None, feedback: Feedback | None
+) -> list[ScoreTable]:
+    """One table a mode."""
+    if feedback is None:
+        return [retrieve(store, query, modes, where)] * len(modes)
+    revised = [feedback.revised(store, query, mode, where) for mode in modes]
+    return [retrieve(store, own, [mode], where) for own, mode in zip(revised, modes, strict=True)]
 
 
 def _places(store: Store, document_ids: Sequence[str]) -> NDArray[np.int32]:

@@ -9,22 +9,25 @@ its sample, and `again` copies everything.)
 from __future__ import annotations
 
 import heapq
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from trichrome.errors import TrichromeError
 from trichrome.index.keys import hash_ids
-from trichrome.index.manifests import check_model
+from trichrome.index.manifests import QUANTISER, check_model
 from trichrome.index.open import create_store, has_store, open_store, read_manifest
 from trichrome.index.pq import SAMPLE as TRAINED_ON
 from trichrome.index.pq import ProductQuantiser, train_quantiser
 from trichrome.index.store import Manifest, Store
 from trichrome.index.urls import Place, is_url, kind_of, shown
+from trichrome.storage import atomic_folder
 
 T = TypeVar("T")
 
@@ -152,6 +155,7 @@ def open_copy(
         kind=kind,
         multivector_dtype=multivector_dtype or dtype,
         dense_search=source.dense_search if same_kind and kept else None,
+        sparse_search=source.sparse_search if same_kind else "exact",
         settings=source.settings,
         quantiser=quantiser,
     )
@@ -173,6 +177,26 @@ def quantiser_of(source: Store) -> ProductQuantiser:
     some = [ids[i] for i in np.linspace(0, len(ids) - 1, min(len(ids), TRAINED_ON)).round().astype(int)]
     parts = [source.embeddings(source.rows_of(part)).dense for part in _batches(iter(some), 512)]
     return train_quantiser(np.concatenate([part for part in parts if part is not None]))
+
+
+def copy_with_centroids(source: Path, target: Path, quantiser: ProductQuantiser) -> None:
+    """A store of dense codes as it is, but with the centroids of another quantiser: what its codes stand for.
+
+    source, target: folders; the target is absent, or empty. quantiser: of the source's rotation and shape.
+    TrichromeError where it is of another, and as `open_store`.
+    """
+    with open_store(source) as store:  # nobody changes it meanwhile
+        before = getattr(store, "quantiser", None)
+        if (
+            before is None
+            or before.centroids.shape != quantiser.centroids.shape
+            or not np.array_equal(before.rotation, quantiser.rotation)
+        ):
+            raise TrichromeError(f"{source}: its codes are not of a quantiser of this rotation and shape")
+        with atomic_folder(target) as folder:
+            aside = shutil.ignore_patterns("lock", QUANTISER)
+            shutil.copytree(source, folder, ignore=aside, dirs_exist_ok=True)
+            quantiser.save(folder / QUANTISER)
 
 
 def check_fit(source: Manifest, target: Manifest) -> None:

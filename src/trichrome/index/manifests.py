@@ -19,6 +19,8 @@ DENSE_SEARCH = {"embedded": ("int8", "float32", "binary"), "exact": ("float32", 
 DENSE_DTYPES = {"exact": ("float32", "pq")}
 #: The file beside the manifest that holds the quantiser of a store of dense codes.
 QUANTISER = "quantiser.safetensors"
+#: How a kind of store can find documents by their sparse vectors.
+SPARSE_SEARCH = {"exact": ("exact", "seismic")}
 #: The dtypes in which a kind of store can keep token vectors.
 TOKEN_DTYPES = {"exact": ("float16", "float32", "int8", "int4")}
 _NO_CHOICE, _FLOATS = ("float32",), ("float16", "float32")
@@ -52,6 +54,7 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     if isinstance(values.get("kind"), str):  # stores from before there was a choice
         values.setdefault("dense_search", default_dense_search(values["kind"]))
         values.setdefault("dense_dtype", "float32")
+        values.setdefault("sparse_search", "exact")
     if set(values) != (names := {field.name for field in fields(Manifest)}):
         odd = sorted(set(values) ^ names)
         raise TrichromeError(f"{where}: the manifest is damaged (missing or unknown: {', '.join(odd)})")
@@ -72,6 +75,7 @@ def check_manifest(manifest: Manifest) -> None:
         "multivector_dtype": TOKEN_DTYPES.get(manifest.kind, _FLOATS),
         "dense_search": DENSE_SEARCH.get(manifest.kind, _NO_CHOICE),
         "dense_dtype": DENSE_DTYPES.get(manifest.kind, _NO_CHOICE),
+        "sparse_search": SPARSE_SEARCH.get(manifest.kind, ("exact",)),
     }
     for name, known in choices.items():
         if getattr(manifest, name) not in known:

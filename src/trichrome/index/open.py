@@ -45,6 +45,7 @@ def create_store(
     kind: str | None = None,
     multivector_dtype: str = "float16",
     dense_search: str | None = None,
+    sparse_search: str = "exact",
     settings: Mapping[str, JSON] | None = None,
     quantiser: ProductQuantiser | None = None,
 ) -> Store:
@@ -75,6 +76,7 @@ def create_store(
         dict(settings or {}),
         dense_search=dense_search or ("pq" if quantiser else default_dense_search(chosen)),
         dense_dtype="pq" if quantiser else "float32",
+        sparse_search=sparse_search,
     )
     check_manifest(manifest)
     if quantiser is not None and quantiser.dim != dense_dim:
@@ -92,6 +94,7 @@ def create_store_for(
     kind: str | None = None,
     multivector_dtype: str = "float16",
     dense_search: str | None = None,
+    sparse_search: str = "exact",
     settings: Mapping[str, JSON] | None = None,
 ) -> Store:
     """`create_store` for all the outputs of an encoder."""
@@ -105,6 +108,7 @@ def create_store_for(
         kind=kind,
         multivector_dtype=multivector_dtype,
         dense_search=dense_search,
+        sparse_search=sparse_search,
         settings=settings,
     )
 

@@ -8,6 +8,7 @@ One safetensors file holds, for n documents in the order of their rows:
     sparse.indptr [n+1], .ids, .weights
     multivector.offsets [n+1], .vectors      floats, or bytes as `codes.TokenFormat` packs them
     postings.terms, .starts, .texts, .weights             see sparse_kernel.build_postings
+    blocks.lists, .starts, …    where sparse search is seismic's, after `optimize`; see seismic_blocks.Blocks
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from trichrome.index.codes import Array, TokenFormat, check_codes, dense_codes
 from trichrome.index.filters import field_of, satisfies
 from trichrome.index.keys import hash_ids
 from trichrome.index.pq import ProductQuantiser
+from trichrome.index.seismic_blocks import Blocks, check_blocks
+from trichrome.index.seismic_build import build_blocks
 from trichrome.index.sparse_kernel import build_postings
 from trichrome.index.store import Filter, Manifest
 from trichrome.records import JSON, Payload
@@ -88,6 +91,8 @@ class Segment:
                 raise ValueError("the postings' parts differ in length")
             if weights.dtype != np.float32 or terms.dtype != np.int32:
                 raise ValueError("the postings hold numbers of another type")
+            if self.blocks is not None:
+                check_blocks(self.blocks, n)
 
     def fits(self, manifest: Manifest, quantiser: ProductQuantiser | None = None) -> None:
         """TrichromeError where the vectors are not those that a store's manifest names; with a quantiser,
@@ -140,6 +145,14 @@ class Segment:
         """terms, starts, texts and weights of the inverted index."""
         a = self.arrays
         return a["postings.terms"], a["postings.starts"], a["postings.texts"], a["postings.weights"]
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The inverted index in blocks, where it was made."""
+        a = self.arrays
+        if "blocks.lists" not in a:
+            return None
+        return Blocks(a["postings.terms"], *(a[f"blocks.{name}"] for name in Blocks._fields[1:]))
 
     def find(self, ids: Sequence[str], hashes: NDArray[np.int64]) -> list[tuple[int, int]]:
         """(i, local position) for each occurrence of ids[i] here, replaced or deleted ones included."""
@@ -231,11 +244,12 @@ def write_segment(
     payloads: Sequence[bytes],
     embeddings: Embeddings,
     dense_search: str,
+    blocks: bool = False,
 ) -> None:
     """Write n documents as one file, whole or not at all.
 
     rows ascend; ids and payloads are UTF-8; token vectors are packed already, dense vectors may be codes.
-    dense_search: which codes of dense float vectors are written beside them.
+    dense_search: which codes of dense float vectors are written beside them. blocks: cut the postings.
     """
     hashes = hash_ids(id.decode() for id in ids)
     order = np.argsort(hashes, kind="stable")
@@ -261,7 +275,11 @@ def write_segment(
             np.asarray(embeddings.sparse.weights, np.float32),
         )
         arrays |= {"sparse.indptr": sparse.indptr, "sparse.ids": sparse.ids, "sparse.weights": sparse.weights}
-        arrays |= {f"postings.{name}": array for name, array in build_postings(sparse).items()}
+        postings = build_postings(sparse)
+        arrays |= {f"postings.{name}": array for name, array in postings.items()}
+        if blocks:
+            made = build_blocks(sparse, postings)._asdict()
+            arrays |= {f"blocks.{name}": made[name] for name in Blocks._fields[1:]}
     if embeddings.multivector is not None:
         arrays["multivector.offsets"] = np.asarray(embeddings.multivector.offsets, np.int64)
         arrays["multivector.vectors"] = np.asarray(embeddings.multivector.vectors)
@@ -269,7 +287,11 @@ def write_segment(
 
 
 def merge_segments(
-    path: Path, segments: Sequence[Segment], live: Sequence[NDArray[np.bool_]], dense_search: str
+    path: Path,
+    segments: Sequence[Segment],
+    live: Sequence[NDArray[np.bool_]],
+    dense_search: str,
+    blocks: bool = False,
 ) -> int:
     """Write the live documents of adjacent segments as one; how many there are. None are: no file.
 
@@ -292,6 +314,7 @@ def merge_segments(
             ]
         ),
         dense_search,
+        blocks,
     )
     return len(pairs)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit
 
 from trichrome.index.seismic_blocks import Array, Blocks
-from trichrome.index.sparse_kernel import score_one
+from trichrome.index.sparse_kernel import marks_of, score_one
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ def _search(
 ) -> tuple[int, int, int, int, int]:
     """The size of the heap, and the fields of Work."""
     done = ~allowed  # [N] scored already, or not to be scored
+    marks = marks_of(query_ids)
     lists = scored = opened = seen = read = 0
     for i in np.argsort(-query_weights, kind="mergesort"):
         if lists == cut or not query_weights[i] > 0:
@@ -137,8 +138,9 @@ def _search(
                     continue
                 done[text] = True
                 scored += 1
-                read += indptr[text + 1] - indptr[text]
-                score = score_one(query_ids, query_weights, ids, weights, indptr[text], indptr[text + 1])
+                begin, end = indptr[text], indptr[text + 1]
+                read += end - begin
+                score = score_one(query_ids, query_weights, marks, ids, weights, begin, end)
                 if score > 0:
                     size = _push(positions, scores, size, first + text, score)
     return size, scored, opened, seen, read

@@ -36,7 +36,9 @@ class Manifest:
     has all (see `manifests`). settings: how documents were cut and encoded, free to read. dense_search: what
     dense search reads to find its candidates (see `codes`); float32 vectors, kept beside, score them.
     dense_dtype: of the stored dense vectors; pq keeps the codes of one quantiser alone (see `pq`), which then
-    both find and score. version: of the layout on disk. kind: "exact", "embedded", "postgres" or "qdrant".
+    both find and score. sparse_search: how sparse search finds its documents: exact, or seismic, which
+    misses a few (see `seismic`). version: of the layout on disk. kind: "exact", "embedded", "postgres" or
+    "qdrant".
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Manifest:
     version: int = LAYOUT_VERSION
     dense_search: str = "float32"
     dense_dtype: str = "float32"
+    sparse_search: str = "exact"
 
     @property
     def token_floats(self) -> str:

@@ -29,7 +29,10 @@ MOST_TOKENS = 256
 
 
 class Reviser(Protocol):
-    """What makes a query better."""
+    """What makes a query better. name: says what it is, so that two of one name do the same."""
+
+    @property
+    def name(self) -> str: ...
 
     def revise(self, query: Embedding, documents: Embeddings) -> Embedding:
         """The query in the light of its feedback documents, best first; with none, the query itself."""
@@ -51,6 +54,10 @@ class Rocchio:
             raise TrichromeError(
                 f"feedback weights must be ≥ 0, not both 0: got {self.query}, {self.documents}"
             )
+
+    @property
+    def name(self) -> str:
+        return f"rocchio {self.query:g} {self.documents:g}"
 
     def revise(self, query: Embedding, documents: Embeddings) -> Embedding:
         """As `Reviser` says; token vectors stay as they are."""
@@ -76,6 +83,11 @@ class Feedback:
     def __post_init__(self) -> None:
         if self.documents < 1:
             raise TrichromeError(f"feedback needs at least one document, got {self.documents}")
+
+    @property
+    def name(self) -> str:
+        """Says what is done."""
+        return f"{self.documents} documents, {self.reviser.name}"
 
     def revised(
         self,

@@ -12,6 +12,7 @@ and documents anew with a whole encoder.) `trichrome.training.revision` trains t
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -160,14 +161,22 @@ class LearnedReviser:
             ids, weights = heaviest(columns, made[0].numpy())
         return Embedding(dense, ids, weights, query.multivector)
 
+    @property
+    def name(self) -> str:
+        """With a hash of its weights."""
+        return f"reviser {hashlib.sha256(self._bytes()).hexdigest():.12}"
+
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
+        with atomic_write(path) as file:
+            file.write(self._bytes())
+
+    def _bytes(self) -> bytes:
         tensors: dict[str, Tensor] = {}
         for name, module in (("dense", self.dense), ("sparse", self.sparse)):
             if module is not None:
                 tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
-        with atomic_write(path) as file:
-            file.write(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}))
+        return save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
 
     @classmethod
     def load(cls, path: Path) -> LearnedReviser:

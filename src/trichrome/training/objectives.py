@@ -33,26 +33,33 @@ def ranking_loss(objective: Objective, scores: Tensor, target: Target) -> Tensor
             return pairwise(scores, target, temperature=temperature)
         case "lambda_rank":
             return lambda_rank(scores, target, temperature=temperature, cut=objective.rank_cut)
+        case "none":
+            return scores.sum() * 0
     return infonce(scores, target, temperature=temperature, both_directions=objective.both_directions)
 
 
 def extras(
     objective: Objective, scores: Mapping[str, Tensor], target: Target, queries: Encoded, passages: Encoded
-) -> Tensor:
-    """FLOPS and a teacher from the data, where the recipe asks for them."""
-    total = next(iter(scores.values())).new_zeros(())
+) -> dict[str, Tensor]:
+    """FLOPS, and what the data's teacher teaches, where the recipe asks for them: by name, with its weight,
+    summed over the outputs."""
+    made: dict[str, Tensor] = {}
+
+    def add(name: str, value: Tensor) -> None:
+        made[name] = made[name] + value if name in made else value
+
     for weight, texts in ((objective.flops_queries, queries), (objective.flops_passages, passages)):
         if weight and texts.sparse_weights is not None:
-            total = total + weight * flops(texts.ids, texts.sparse_weights)
+            add("flops", weight * flops(texts.ids, texts.sparse_weights))
     if target.teacher is None:
-        return total
+        return made
     both = {"temperature": objective.temperature, "teacher_temperature": objective.teacher_temperature}
     for values in scores.values():
         if objective.teacher:
-            total = total + objective.teacher * _towards_teacher(objective, values, target)
+            add("teacher", objective.teacher * _towards_teacher(objective, values, target))
         if objective.adversarial:
-            total = total + objective.adversarial * adversarial(values, target, **both)
-    return total
+            add("adversarial", objective.adversarial * adversarial(values, target, **both))
+    return made
 
 
 def _towards_teacher(objective: Objective, scores: Tensor, target: Target) -> Tensor:

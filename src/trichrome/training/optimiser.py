@@ -12,15 +12,20 @@ from trichrome.training.recipe import Optimiser
 
 #: Weights that are not decayed: biases and norms.
 _UNDECAYED_DIMENSIONS = 1
+#: How the name of an index's centroids ends.
+CENTROIDS = "centroids"
 
 
 def make_optimiser(named: Mapping[str, nn.Parameter], settings: Optimiser) -> torch.optim.AdamW:
-    """One group for each combination of rate (backbone, heads) and decay."""
+    """One group for each combination of rate (backbone, heads, an index's centroids) and decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named.items():
-        of_head = "heads." in name and settings.head_rate is not None
-        rate = settings.head_rate if of_head and settings.head_rate is not None else settings.rate
-        decay = 0.0 if parameter.dim() <= _UNDECAYED_DIMENSIONS else settings.weight_decay
+        rate, undecayed = settings.rate, parameter.dim() <= _UNDECAYED_DIMENSIONS
+        if "heads." in name and settings.head_rate is not None:
+            rate = settings.head_rate
+        if name.endswith(CENTROIDS) and settings.centroid_rate is not None:
+            rate, undecayed = settings.centroid_rate, True  # 0 is no place for them
+        decay = 0.0 if undecayed else settings.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
         [

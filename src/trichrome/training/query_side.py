@@ -3,28 +3,36 @@
 Each step searches the index with the query encoder as it then is, and the loss looks at what was found: the
 negatives are those that the encoder would really get wrong, at every step (ADORE, arXiv 2104.08051). No
 document is encoded, so a step costs what its queries cost, and the index need not be made again.
+
+Where the index holds dense codes (`trichrome copy --dense-dtype pq`) and `optimiser.centroid_rate` is given,
+the centroids are trained as well (JPQ, arXiv 2108.00644; see `coded`), and output/index is a copy of that
+index with the new ones.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from trichrome.encoder.batching import collate
 from trichrome.encoder.encoder import Encoder
 from trichrome.encoder.tokenizer import TextTokenizer, Tokens
 from trichrome.errors import ModelMismatch, TrichromeError
-from trichrome.index import Manifest, open_store
+from trichrome.index import Manifest, Store, open_store
+from trichrome.index.copying import copy_with_centroids
+from trichrome.index.exact import ExactStore
 from trichrome.training.batch import TrainingBatch
-from trichrome.training.coded import with_answers
+from trichrome.training.coded import CodedIndex, with_answers
 from trichrome.training.encoded import encode
-from trichrome.training.frozen import FrozenIndex, answered, read_index
+from trichrome.training.frozen import FrozenIndex, ReadIndex, answered, read_index
 from trichrome.training.loop import Watch
 from trichrome.training.objectives import ranking_loss
 from trichrome.training.observations import gradient_norms
@@ -33,6 +41,9 @@ from trichrome.training.recipe import Recipe
 from trichrome.training.split_batch import sub_batch_rows
 from trichrome.training.stages import Trained, drive, make_accelerator, make_schedule
 from trichrome.training.target import Target
+
+#: In the output folder, the index with trained centroids.
+INDEX = "index"
 
 
 def queries(recipe: Recipe, watch: Watch | None = None) -> Trained:
@@ -52,13 +63,15 @@ def queries(recipe: Recipe, watch: Watch | None = None) -> Trained:
         manifest = store.manifest
         check_start(manifest, encoder)
         read = read_index(store)
+        trains_centroids = recipe.optimiser.centroid_rate is not None
+        index = _coded(store, read, accelerator.num_processes) if trains_centroids else None
     # batches are planned by passages' tokens too, which a query tower's own tokenizer refuses to count
     encoder.tokenizer = TextTokenizer(encoder.tokenizer.tokenizer, replace(encoder.config, queries_of=None))
     network = accelerator.prepare(encoder.network)
     schedule = make_schedule(recipe, encoder, accelerator)
     answers = read.answers(schedule.plan.examples)
     answered(answers, recipe.skip_bad, str(recipe.queries.index))
-    index = FrozenIndex(read.vectors).to(accelerator.device)
+    seen_index = (index or FrozenIndex(read.vectors)).to(accelerator.device)
     ranks = accelerator.process_index, accelerator.num_processes
 
     def backward(step: int) -> dict[str, float]:
@@ -72,8 +85,8 @@ def queries(recipe: Recipe, watch: Watch | None = None) -> Trained:
             with nullcontext() if i == len(parts) - 1 else accelerator.no_sync(network):
                 vectors = encode(network, batch, ("dense",)).dense
                 assert vectors is not None
-                rows, target = with_answers(index.nearest(vectors.detach(), recipe.queries.depth), own)
-                scores = index(vectors, rows)  # [B, C]
+                rows, target = with_answers(seen_index.nearest(vectors.detach(), recipe.queries.depth), own)
+                scores = seen_index(vectors, rows)  # [B, C]
                 loss = ranking_loss(recipe.objective, scores, target)
                 accelerator.backward(loss * (len(part) / len(mine.queries)))
             seen.add(loss, scores, target)
@@ -92,7 +105,12 @@ def queries(recipe: Recipe, watch: Watch | None = None) -> Trained:
     def shape(trained: Encoder) -> Encoder:
         return query_encoder(trained, manifest.fingerprint)
 
-    return drive(recipe, encoder, encoder.network, accelerator, backward, schedule, watch or Watch(), shape)
+    named = encoder.network if index is None else nn.ModuleDict({"encoder": encoder.network, "index": index})
+    trained = drive(recipe, encoder, named, accelerator, backward, schedule, watch or Watch(), shape)
+    if trained.finished and index is not None:
+        shutil.rmtree(recipe.output / INDEX, ignore_errors=True)  # of an earlier end of this run
+        copy_with_centroids(Path(str(recipe.queries.index)), recipe.output / INDEX, index.quantiser())
+    return trained
 
 
 def query_encoder(encoder: Encoder, of: str) -> Encoder:
@@ -157,6 +175,18 @@ class Seen:
         self.first += int(hits[:, 0].sum())
         self.reciprocal += float(reciprocal.sum())
         self.queries = count
+
+
+def _coded(store: Store, read: ReadIndex, processes: int) -> CodedIndex:
+    """The index as codes, in the order in which it was read."""
+    if not isinstance(store, ExactStore) or store.quantiser is None:
+        raise TrichromeError(
+            "optimiser.centroid_rate is for an index of dense codes; `trichrome copy INDEX TO --dense-dtype "
+            "pq` makes one"
+        )
+    if processes > 1:
+        raise TrichromeError(f"centroids are trained by one process, not by {processes}: start a single one")
+    return CodedIndex(store.quantiser, store.dense_codes(store.rows_of(list(read.by_id))))
 
 
 def _check(recipe: Recipe) -> None:

@@ -23,12 +23,14 @@ STRICT: Mapping[str, str] = {"extra": "forbid"}
 
 @dataclass(frozen=True)
 class Optimiser:
-    """AdamW. rate: at its peak; head_rate: that of the heads, where it is another. warmup: the share of the
+    """AdamW. rate: at its peak; head_rate: that of the heads, where it is another; centroid_rate: that of an
+    index's centroids (stage queries, index of dense codes), which stay without one. warmup: the share of the
     steps in which the rate rises. schedule: how it falls afterwards. clip: largest gradient norm."""
 
     __pydantic_config__: ClassVar = STRICT
     rate: float = 1e-4
     head_rate: float | None = None
+    centroid_rate: float | None = None
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 0.1
@@ -36,7 +38,9 @@ class Optimiser:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.rate > 0, f"optimiser.rate must be > 0, got {self.rate}")
+        for name in ("rate", "head_rate", "centroid_rate"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"optimiser.{name} must be > 0, got {value}")
         _require(0 <= self.warmup < 1, f"optimiser.warmup is a share of the steps, got {self.warmup}")
         _require(self.clip > 0, f"optimiser.clip must be > 0, got {self.clip}")
 
@@ -62,7 +66,7 @@ class Objective:
     distil: bool = True
     distil_after: int = 0
     distil_weights: tuple[float, float, float] = (1.0, 0.1, 1.0)
-    ranking: Literal["infonce", "mann_whitney", "pairwise", "lambda_rank"] = "infonce"
+    ranking: Literal["infonce", "mann_whitney", "pairwise", "lambda_rank", "none"] = "infonce"
     rank_cut: int | None = None
     both_directions: bool = False
     flops_queries: float = 0.0

@@ -120,7 +120,7 @@ def contrastive(recipe: Recipe, watch: Watch | None = None) -> Trained:
 
     def losses(scores: Mapping[str, Tensor], target: Target, step: int) -> dict[str, Tensor]:
         value = ranking_loss(objective, scores["dense"], target)
-        return {"dense": value, "total": value}
+        return {"total": value} if objective.ranking == "none" else {"dense": value, "total": value}
 
     encoder = prepare(recipe, _device(), train_heads=())
     return _train(recipe, encoder, ("dense",), losses, watch or Watch())
@@ -171,10 +171,11 @@ def _train(recipe: Recipe, encoder: Encoder, signals: Sequence[str], losses: Los
         def loss(queries: Encoded, passages: Encoded) -> Tensor:
             scores = {name: ordered(x) for name, x in score_matrices(queries, passages).items()}
             made = losses(scores, target, step)
-            total = made["total"] + extras(recipe.objective, scores, target, queries, passages)
+            more = extras(recipe.objective, scores, target, queries, passages)
+            made |= more | {"total": sum(more.values(), made["total"])}
             record.update({f"loss/{name}": value.item() for name, value in made.items()})
             record.update(observe(queries, passages, scores, target))
-            return total
+            return made["total"]
 
         pad = encoder.config.pad_id
         parts = [

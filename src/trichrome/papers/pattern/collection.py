@@ -26,6 +26,8 @@ from trichrome.papers.pattern.paper import Source
 VARIABLE = "TRICHROME_DATA"
 #: The catalogues' languages where there is no folder: those that share an alphabet with English.
 LANGUAGES = ("de", "es", "fr", "it", "nl", "pl", "pt_BR", "sv")
+#: A query with more answers is no question with several answers, but a name for many things.
+MOST_ANSWERS = 8
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,33 @@ def titles_and_translations(
     """
     pairs, source = _translated(folder) if folder else _messages()
     return collect(pairs, source, train, test, passages, seed)
+
+
+def titles_with_several_texts(
+    folder: Path | None, *, train: int, test: int, others: int, passages: int, seed: int = 0
+) -> Collection:
+    """Queries with two answers or more, to train on and to test with; so many `others`, with one answer each,
+    come behind the training queries, and further passages behind all answers.
+
+    folder: with train/ddtp.jsonl.gz, where packages share their title; a package's messages, each with its
+    translations, where None.
+    """
+    pairs, source = _packages(folder) if folder else _messages()
+    answers: dict[str, set[str]] = defaultdict(set)
+    for query, text in pairs:
+        answers[query.strip()].add(text.strip())
+    several = [
+        (q, p) for q, texts in answers.items() if 1 < len(texts) <= MOST_ANSWERS for p in sorted(texts)
+    ]
+    single = [(q, p) for q, texts in sorted(answers.items()) if len(texts) == 1 for p in texts]
+    random.Random(seed).shuffle(single)
+    made = collect(several, source, train, test, 0, seed)
+    places = {text: i for i, text in enumerate(made.passages)}
+    for _, text in single[: max(others, passages - len(places))]:
+        places.setdefault(text, len(places))
+    more = Split([q for q, _ in single[:others]], [np.array([places[p]]) for _, p in single[:others]])
+    both = Split(made.train.texts + more.texts, made.train.answers + more.answers)
+    return Collection(list(places), both, made.test, source)
 
 
 def collect(

@@ -87,10 +87,11 @@ class BagTower(nn.Module):
 class EncoderTower(nn.Module):
     """The base's dense output, every layer trained: [B, d]."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: Encoder | None = None) -> None:
+        """encoder: instead of the base; its weights are what is trained."""
         super().__init__()
-        fresh = trichrome.load(BASE, device="cpu", dtype="float32", new_heads=NewHeads())
-        self.network, self.config = fresh.network, fresh.config
+        encoder = encoder or trichrome.load(BASE, device="cpu", dtype="float32", new_heads=NewHeads())
+        self.network, self.config = encoder.network, encoder.config
         self.network.autocast = torch.bfloat16
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name.startswith("backbone.layers"))
