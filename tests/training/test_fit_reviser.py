@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer import Typer
 from typer.testing import CliRunner
 
 from tests.tiny import WORDS, tiny_encoder
 from trichrome import Document
-from trichrome.encoder import save
+from trichrome.encoder import load, save
 from trichrome.errors import TrichromeError
 from trichrome.formats.flagembedding import read_examples
 from trichrome.index import create_store_for, index_documents, open_store
@@ -26,8 +27,11 @@ from trichrome.training.revision import Settings
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """A tiny model, its index of 60 documents, and 40 questions made of words of a document."""
-    encoder = tiny_encoder()
-    save(encoder, tmp_path / "tiny")
+    tiny = tiny_encoder()
+    with torch.no_grad():  # as it is drawn, hardly a token has a sparse weight
+        tiny.network.heads.sparse.bias.fill_(1)
+    save(tiny, tmp_path / "tiny")
+    encoder = load(tmp_path / "tiny", device="cpu")
     draw = random.Random(0)
     texts = [" ".join(draw.choices(WORDS, k=7)) for _ in range(60)]
     settings = {"model": str(tmp_path / "tiny")}
@@ -50,7 +54,7 @@ def test_from_questions_to_a_search(work: Path) -> None:
     reviser = LearnedReviser.load(work / "r.safetensors")
     assert reviser.dense is not None
     assert reviser.sparse is not None
-    encoder = tiny_encoder()
+    encoder = load(work / "tiny", device="cpu")
     with open_store(work / "index") as store:
         searcher = Searcher(encoder, store)
         query = WORDS[3] + " " + WORDS[5]
@@ -63,7 +67,7 @@ def test_from_questions_to_a_search(work: Path) -> None:
 def test_it_learns_from_the_index(work: Path) -> None:
     """The loss on the questions' answers falls below that of a reviser that is not trained."""
     examples = list(read_examples(work / "questions.jsonl"))
-    encoder = tiny_encoder()
+    encoder = load(work / "tiny", device="cpu")
     with open_store(work / "index") as store:
         found = {
             steps: fit_reviser(
@@ -83,7 +87,7 @@ def test_what_is_refused(work: Path) -> None:
     with (work / "questions.jsonl").open("a") as file:
         file.write(json.dumps({"query": WORDS[0], "pos": ["this is nowhere"]}) + "\n")
     examples, settings = list(read_examples(work / "questions.jsonl")), Settings(steps=2)
-    encoder = tiny_encoder()
+    encoder = load(work / "tiny", device="cpu")
     with open_store(work / "index") as store:
         with pytest.raises(TrichromeError, match="1 of 41 rows"):
             fit_reviser(store, encoder, examples, settings=settings)
