@@ -102,7 +102,7 @@ def measured(f: Figures) -> str:
             for kind, sizes in plan["store_bytes"].items()
         ),
     ]
-    lines = ["| measured | | by `python -m benchmarks.…` |", "|---|--:|---|"]
+    lines = ["| measured | | benchmark |", "|---|--:|---|"]
     lines += [f"| {what} | {value} | `{by}` |" for what, value, by in rows]
     machine = f.encode["machine"]
     return "\n".join([*lines, "", f"{machine['processor']}, {machine['cores']} cores, model `small`."]) + "\n"
