@@ -14,6 +14,7 @@ from trichrome.papers.pattern.collection import (
     VARIABLE,
     collect,
     data_folder,
+    titles_and_halves,
     titles_and_texts,
     titles_and_translations,
 )
@@ -91,3 +92,18 @@ def test_without_a_folder_there_are_catalogues() -> None:
     found = titles_and_texts(None, train=300, test=100, passages=2000)
     assert len(found.test) == 100
     assert np.mean([len(rows) for rows in found.test.answers]) > 3  # one a language
+
+
+def test_halves_are_two_answers_of_one_title(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    texts = {f"title {i}": " ".join(f"w{i}-{j}" for j in range(20 + i)) for i in range(12)}
+    rows = [{"query": q, "pos": [text], "neg": [], "lang": "en"} for q, text in texts.items()]
+    with gzip.open(tmp_path / "train" / "ddtp.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    found = titles_and_halves(tmp_path, train=5, test=3, passages=100)
+    long = {q for q, text in texts.items() if len(text.split()) >= 24}
+    assert {*found.train.texts, *found.test.texts} <= long
+    for query, answers in zip(found.train.texts, found.train.answers, strict=True):
+        halves = sorted((found.passages[i] for i in answers), key=texts[query].index)
+        assert " ".join(halves) == texts[query]
+        assert len(halves) == 2

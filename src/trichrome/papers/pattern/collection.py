@@ -26,8 +26,8 @@ from trichrome.papers.pattern.paper import Source
 VARIABLE = "TRICHROME_DATA"
 #: The catalogues' languages where there is no folder: those that share an alphabet with English.
 LANGUAGES = ("de", "es", "fr", "it", "nl", "pl", "pt_BR", "sv")
-#: A query with more answers is no question with several answers, but a name for many things.
-MOST_ANSWERS = 8
+#: Words of a text whose halves both say what it is about, at least.
+WORDS = 24
 
 
 @dataclass(frozen=True)
@@ -96,31 +96,15 @@ def titles_and_translations(
     return collect(pairs, source, train, test, passages, seed)
 
 
-def titles_with_several_texts(
-    folder: Path | None, *, train: int, test: int, others: int, passages: int, seed: int = 0
+def titles_and_halves(
+    folder: Path | None, *, train: int, test: int, passages: int, seed: int = 0
 ) -> Collection:
-    """Queries with two answers or more, to train on and to test with; so many `others`, with one answer each,
-    come behind the training queries, and further passages behind all answers.
+    """The same with two answers a query: a title, and the two halves of what it names, each a passage.
 
-    folder: with train/ddtp.jsonl.gz, where packages share their title; a package's messages, each with its
-    translations, where None.
+    folder: with train/ddtp.jsonl.gz; a package's messages and their translations, whole, where None.
     """
     pairs, source = _packages(folder) if folder else _messages()
-    answers: dict[str, set[str]] = defaultdict(set)
-    for query, text in pairs:
-        answers[query.strip()].add(text.strip())
-    several = [
-        (q, p) for q, texts in answers.items() if 1 < len(texts) <= MOST_ANSWERS for p in sorted(texts)
-    ]
-    single = [(q, p) for q, texts in sorted(answers.items()) if len(texts) == 1 for p in texts]
-    random.Random(seed).shuffle(single)
-    made = collect(several, source, train, test, 0, seed)
-    places = {text: i for i, text in enumerate(made.passages)}
-    for _, text in single[: max(others, passages - len(places))]:
-        places.setdefault(text, len(places))
-    more = Split([q for q, _ in single[:others]], [np.array([places[p]]) for _, p in single[:others]])
-    both = Split(made.train.texts + more.texts, made.train.answers + more.answers)
-    return Collection(list(places), both, made.test, source)
+    return collect(_halves(pairs) if folder else pairs, source, train, test, passages, seed)
 
 
 def collect(
@@ -163,6 +147,16 @@ def _packages(folder: Path) -> tuple[list[tuple[str, str]], Source]:
 def _english(path: Path) -> list[tuple[str, str]]:
     rows = read_examples(path, skip_bad=True)
     return [(row.query, row.positives[0]) for row in rows if row.lang == "en" and row.positives]
+
+
+def _halves(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each text that is long enough, by the middle of its words, in two."""
+    parts = []
+    for query, text in pairs:
+        if len(words := text.split()) >= WORDS:
+            middle = len(words) // 2
+            parts += [(query, " ".join(words[:middle])), (query, " ".join(words[middle:]))]
+    return parts
 
 
 def _translated(folder: Path) -> tuple[list[tuple[str, str]], Source]:

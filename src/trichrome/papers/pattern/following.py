@@ -1,14 +1,16 @@
-"""Training a query tower alone, on how an index of documents ranks at each step."""
+"""Training a query tower alone: on how an index of documents ranks at each step, or towards known vectors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from trichrome.papers.pattern.towers import Tower
+from trichrome.papers.pattern.towers import Texts, Tower
 from trichrome.papers.pattern.training import Loss, Plan, Read, set_rate, shuffled
 from trichrome.training.coded import DEPTH, CodedIndex, with_answers
 from trichrome.training.frozen import FrozenIndex
@@ -41,6 +43,33 @@ def follow(
             group["lr"] *= share
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(own, 1.0)
+        optimiser.step()
+        losses.append(value.item())
+    return losses
+
+
+def towards(
+    tower: Tower,
+    texts: Texts,
+    wanted: NDArray[np.float32],
+    plan: Plan,
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> list[float]:
+    """Train a tower so that each text's vector nears the wanted one [N, d]; returns the loss of each step.
+
+    loss: (made, wanted), both [B, d] → scalar.
+    """
+    draw, order = np.random.default_rng(plan.seed), shuffled(len(texts), plan.rows)
+    own = [p for p in tower.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(own, lr=plan.rate, weight_decay=0.01)
+    losses = []
+    for step in range(plan.steps):
+        rows = order(step, draw)  # [B]
+        value = loss(tower([texts[i] for i in rows]), torch.from_numpy(wanted[rows]))
+        set_rate(optimiser, plan, step)
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(value)
         nn.utils.clip_grad_norm_(own, 1.0)
         optimiser.step()
         losses.append(value.item())
