@@ -35,20 +35,27 @@ def check_batch(
         check_payload(id, payload)
 
 
-def check_query(manifest: Manifest, signal: str, query: Embedding, search: bool = False) -> None:
-    """Raise TrichromeError if the store can't score (or search by) this query under this signal."""
+def check_query(
+    place: object, manifest: Manifest, signal: str, query: Embedding, search: bool = False
+) -> None:
+    """Raise TrichromeError if the store at this place can't score (or search by) this query under this
+    signal."""
     if signal not in SIGNALS:
         raise TrichromeError(f"unknown signal {signal!r}; there are {', '.join(SIGNALS)}")
     if search and signal == "multivector":
         raise TrichromeError("multivector scores rerank candidates; search by dense or sparse first")
     width = {"dense": manifest.dense_dim, "sparse": manifest.sparse, "multivector": manifest.multivector_dim}
     if not width[signal]:
-        raise TrichromeError(f"this store holds no {signal} output; index again with a model that gives one")
+        raise TrichromeError(
+            f"{place}: the store holds no {signal} output; index again with a model that gives one"
+        )
     values = {"dense": query.dense, "sparse": query.token_ids, "multivector": query.multivector}[signal]
     if values is None:
         raise TrichromeError(f"the query holds no {signal} output; encode it with that output")
     if signal != "sparse" and values.shape[-1] != width[signal]:
-        raise TrichromeError(f"the query's {signal} width is {values.shape[-1]}, the store's {width[signal]}")
+        raise TrichromeError(
+            f"{place}: the query's {signal} width is {values.shape[-1]}, the store's {width[signal]}"
+        )
 
 
 def query_tokens(query: Embedding) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

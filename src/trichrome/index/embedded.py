@@ -251,7 +251,7 @@ class EmbeddedStore:
                 return
 
     def search(self, signal: str, query: Embedding, k: int, where: Filter | None = None) -> Candidates:
-        check_query(self._manifest, signal, query, search=True)
+        check_query(self._path, self._manifest, signal, query, search=True)
         if k <= 0:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
         more = _ROUGHER.get(self._manifest.dense_search, OVERSAMPLING)
@@ -271,7 +271,7 @@ class EmbeddedStore:
     ) -> dict[str, NDArray[np.float32]]:
         shard, requests, orders = self._shard, {}, {}
         for signal, of_signal in rows.items():
-            check_query(self._manifest, signal, query)
+            check_query(self._path, self._manifest, signal, query)
             wanted, place = orders[signal] = ascending(of_signal)
             if len(wanted) and not (signal == "multivector" and token_count(query) == 0):
                 only = engine.Filter(must=[engine.HasIdCondition(set(wanted.tolist()))])

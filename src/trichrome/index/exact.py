@@ -249,7 +249,7 @@ class ExactStore:
 
     def search(self, signal: str, query: Embedding, k: int, where: Filter | None = None) -> Candidates:
         state = self._state
-        check_query(self._manifest, signal, query, search=True)
+        check_query(self._path, self._manifest, signal, query, search=True)
         allowed = self._allowed(state, where)
         if signal == "sparse" and self._manifest.sparse_search == "seismic":
             return _search_blocks(state, query, k, allowed)
@@ -274,7 +274,7 @@ class ExactStore:
         return Candidates(state.rows[best], scores[best])
 
     def scores(self, signal: str, query: Embedding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        check_query(self._manifest, signal, query)
+        check_query(self._path, self._manifest, signal, query)
         return self._scores(self._state, signal, query, rows)
 
     def _scores(

@@ -229,7 +229,7 @@ class PostgresStore:
 
     def search(self, signal: str, query: Embedding, k: int, where: Filter | None = None) -> Candidates:
         self._check_open()
-        check_query(self._manifest, signal, query, search=True)
+        check_query(self._place.shown, self._manifest, signal, query, search=True)
         condition, paths = to_sql(where)
         if k <= 0:
             found: list[tuple[int, float]] = []
@@ -286,7 +286,7 @@ class PostgresStore:
 
     def scores(self, signal: str, query: Embedding, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         self._check_open()
-        check_query(self._manifest, signal, query)
+        check_query(self._place.shown, self._manifest, signal, query)
         unique, place = np.unique(rows, return_inverse=True)
         made = np.zeros(len(unique), np.float32)
         if signal == "multivector":

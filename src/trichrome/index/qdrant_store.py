@@ -235,7 +235,7 @@ class QdrantStore:
 
     def search(self, signal: str, query: Embedding, k: int, where: Filter | None = None) -> Candidates:
         self._refuse_if_closed()
-        check_query(self._manifest, signal, query, search=True)
+        check_query(self._address.shown, self._manifest, signal, query, search=True)
         only = to_models(where)
         if k <= 0 or (signal == "sparse" and not len(query_tokens(query)[0])):
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -257,7 +257,7 @@ class QdrantStore:
         requests, orders, asked = [], {}, []
         exact = models.SearchParams(exact=True)  # no graph, and no int8 copies
         for signal, of_signal in rows.items():
-            check_query(self._manifest, signal, query)
+            check_query(self._address.shown, self._manifest, signal, query)
             wanted, place = ascending(of_signal)
             orders[signal] = (wanted, np.zeros(len(wanted), dtype=np.float32), place)
             if _tokens_of(signal, query) == 0:
