@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trichrome.papers.pattern.towers import Tower, nearest, vectors
 from trichrome.papers.pattern.training import Negatives, Read, Rows
 
 
-def hard(read: Read, tower: Tower, depth: int) -> Rows:
-    """Each training query's first passages by a tower that don't answer it: [Q, depth], the best first."""
+def hard(read: Read, tower: Tower, depth: int, passages: NDArray[np.float32] | None = None) -> Rows:
+    """Each training query's first passages by a tower that don't answer it: [Q, depth], the best first.
+    passages: their vectors by that tower, where they are known."""
     answers = read.collection.train.answers
     most = max(map(len, answers))
-    rows, _ = nearest(vectors(tower, read.queries), vectors(tower, read.passages), depth + most)
+    if passages is None:
+        passages = vectors(tower, read.passages)
+    rows, _ = nearest(vectors(tower, read.queries), passages, depth + most)
     return np.stack([row[~np.isin(row, own)][:depth] for row, own in zip(rows, answers, strict=True)])
 
 
