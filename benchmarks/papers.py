@@ -103,7 +103,7 @@ def _section(row: Paper, record: Record) -> list[str]:
         f"**Claim.** {row.claim}",
         "",
         f"**{record.state.capitalize()}** at scale `{record.scale}` (`trichrome papers run {c.name} --scale "
-        f"{record.scale}`, {record.seeds} seeds, {record.seconds:,.0f} s).",
+        f"{record.scale}`, {record.seconds:,.0f} s).",
         "",
         "| measure | effect | 95 % interval | expected | met | in the paper |",
         "|---|--:|---|---|---|---|",
@@ -113,7 +113,7 @@ def _section(row: Paper, record: Record) -> list[str]:
         margin = f" (margin {e['margin']:g})" if e["margin"] else ""
         lines.append(
             f"| {e['measure']} ({e['unit']}) | {f['effect']:+.2f} | {f['low']:+.2f} … {f['high']:+.2f}; "
-            f"{f['by']} | {e['direction']}{margin} | {'yes' if o.met else '**no**'} | {e['reported']} |"
+            f"{_by(f)} | {e['direction']}{margin} | {'yes' if o.met else '**no**'} | {e['reported']} |"
         )
     for name, holds in record.identities.items():
         lines += ["", f"Identity: {name}: {'holds' if holds else '**broken**'}."]
@@ -126,6 +126,11 @@ def _section(row: Paper, record: Record) -> list[str]:
     if record.plots:
         lines += ["", f"![{record.plots[0]['title']}](papers/{c.name}.webp)"]
     return lines
+
+
+def _by(found: Any) -> str:
+    """How an interval was made, and of how many queries where it isn't over seeds."""
+    return str(found["by"]) + (f", {found['n']:,} queries" if "bootstrap" in found["by"] else "")
 
 
 def _effect(found: Any) -> str:
