@@ -51,7 +51,7 @@ def run(setting: Setting) -> Measured:
         setting.data,
         train=setting.of(1500, 12000),
         test=setting.of(300, 1000),
-        passages=setting.of(1900, 16000),
+        passages=setting.of(1900, 10000),
     )
     read = Read.of(collection, passage_tokens=setting.of(48, 64))
     large = trichrome.load(BASE, device="cpu", dtype="float32", new_heads=NewHeads(False, None))
