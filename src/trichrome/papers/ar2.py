@@ -145,6 +145,6 @@ PAPER = Paper(
     taken="the ranker's cross-entropy over the positive and the retriever's candidates, the retriever's "
     "adversarial and distillation losses over the same, new candidates each round, a ranker warmed up first",
     reconstructed="λ = 0.5, which the released code leaves at 0; a ranker that compares words (late "
-    "interaction) instead of reading both texts in one network; 50 candidates, 4 a step; 20 to 30 steps a round",
+    "interaction) instead of reading both texts in one network; 50 candidates, 4 a step; few steps a round",
     run=run,
 )
