@@ -46,9 +46,9 @@ def run(setting: Setting) -> Measured:
     """Half of the training queries are the first search's, the other half the revisers'."""
     collection = titles_and_translations(
         setting.data,
-        train=setting.of(1000, 3000),
-        test=setting.of(400, 1000),
-        passages=setting.of(2000, 4000),
+        train=setting.of(600, 3000),
+        test=setting.of(300, 1000),
+        passages=setting.of(1000, 4000),
     )
     read, seeds = Read.of(collection), setting.of(setting.seeds, 1)
     answers = collection.train.answers[len(collection.train) // 2 :]
@@ -57,7 +57,7 @@ def run(setting: Setting) -> Measured:
     for seed in range(seeds):
         for signal in SIGNALS:
             train, test = _dense(setting, read, seed) if signal == "dense" else words
-            settings = Settings(steps=setting.of(100, 300), rate=3e-3, temperature=TEMPERATURE, seed=seed)
+            settings = Settings(steps=setting.of(60, 300), rate=3e-3, temperature=TEMPERATURE, seed=seed)
             for name, arm in (("plain", baseline), ("LoL", treatment)):
                 found[signal][name].append(_measured(test, arm(train, answers, settings), read))
         setting.tell("seeds", seed + 1, seeds)

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from trichrome.embeddings import Embedding, Embeddings, Floats, Sparse
@@ -86,13 +87,12 @@ class SparsePool:
         self.queries, self.found, self.most = queries, found[:, :most], most
         self._every = Embeddings(sparse=documents)
         self.columns, places = np.unique(documents.ids, return_inverse=True)  # the T' tokens that occur
-        lengths = np.diff(documents.indptr)
-        at = torch.from_numpy(np.stack([np.repeat(np.arange(len(documents)), lengths), places]))
-        weights = torch.from_numpy(np.array(documents.weights, np.float32))
+        weights = np.array(documents.weights, np.float32)
         shape = (len(documents), len(self.columns))
-        self.matrix = torch.sparse_coo_tensor(at, weights, shape, check_invariants=True).coalesce()  # [N, T']
-        squares = torch.zeros(len(documents)).index_add(0, at[0], weights.square())
-        self.length = float(squares.sqrt().sum() / max(1, int((lengths > 0).sum())))
+        self.matrix = csr_array((weights, places, np.asarray(documents.indptr)), shape)  # [N, T']
+        self.turned = self.matrix.T.tocsr()
+        lengths = np.sqrt(self.matrix.power(2).sum(1))  # [N]
+        self.length = float(lengths.sum() / max(1, int((np.diff(self.matrix.indptr) > 0).sum())))
 
     def reviser(self, seed: int = 0) -> SparseReviser:
         """One that is not trained yet."""
@@ -113,12 +113,26 @@ class SparsePool:
         mask = torch.arange(self.most) < counts[:, None]
         weights = reviser(of_query, of_documents, mask) / of_query.norm(dim=1, keepdim=True).clamp(min=1e-6)
         wide = torch.zeros(len(rows), len(self.columns) + 1).scatter_add(1, place, weights)  # [B, T' + 1]
-        scores: Tensor = torch.sparse.mm(self.matrix, wide[:, :-1].T).T / self.length
+        scores: Tensor = _Products.apply(wide[:, :-1], self.matrix, self.turned) / self.length  # type: ignore[no-untyped-call]
         return scores
 
     def _aligned(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
         ids, weights = self.queries.row(row)
         return align(Embedding(None, ids, weights), self._every[self.found[row]])
+
+
+class _Products(torch.autograd.Function):
+    """Vectors [B, T'] by sparse rows [N, T'] → [B, N]. torch sorts such a matrix anew for each gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, wide: Tensor, matrix: csr_array, turned: csr_array) -> Tensor:
+        """turned: the matrix's transpose [T', N]."""
+        ctx.turned = turned
+        return torch.from_numpy(matrix @ wide.detach().numpy().T).T.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return torch.from_numpy(ctx.turned @ gradients[0].numpy().T).T, None, None
 
 
 def train_reviser(
