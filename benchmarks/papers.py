@@ -123,6 +123,8 @@ def _section(row: Paper, record: Record) -> list[str]:
     sources = "; ".join(f"{s['name']} ({s['licence']})" for s in record.sources)
     lines += ["", f"Data: {sources}."]
     lines += [line for note in record.notes for line in ("", note)]
+    if row.tried:
+        lines += ["", f"Tried: {row.tried}."]
     if record.plots:
         lines += ["", f"![{record.plots[0]['title']}](papers/{c.name}.webp)"]
     return lines

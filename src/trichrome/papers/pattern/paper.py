@@ -138,8 +138,8 @@ class Measured:
     """What a run found.
 
     intervals: one for each expectation of the paper, by its measure. identities: things that must hold
-    exactly, by what they say. figures: numbers beside, by name. sources: the data. notes: what the numbers
-    need to be understood, and what was tried where the claim did not show.
+    exactly, by what they say. figures: numbers beside, by name. sources: the data. notes: what this run's
+    numbers need to be understood.
     """
 
     intervals: Mapping[str, Interval]
@@ -172,7 +172,8 @@ class Paper:
 
     claim: the paper's central claim in one sentence. expects: what must come out, the central effect first.
     taken: what is as in the paper. reconstructed: what is not public, or made smaller, and how it was put.
-    run: baseline and treatment on the same data and seeds.
+    run: baseline and treatment on the same data and seeds. tried: over several runs, what was tried where
+    the claim does not show, and what it would need.
     """
 
     citation: Citation
@@ -181,6 +182,7 @@ class Paper:
     taken: str
     reconstructed: str
     run: Callable[[Setting], Measured]
+    tried: str = ""
 
     def __post_init__(self) -> None:
         if not self.expects:
