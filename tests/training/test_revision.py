@@ -117,3 +117,33 @@ def test_settings_without_sense_are_refused() -> None:
             Settings(**wrong)
     with pytest.raises(TrichromeError, match="7 revisions need more than 5 documents"):
         train_reviser(pool("dense"), ANSWERS, Settings(compare=6))
+
+
+@pytest.mark.parametrize("signal", ["dense", "sparse"])
+def test_the_gradient_is_the_slope(signal: str) -> None:
+    """Along one direction of the reviser's weights, against a difference of two losses."""
+    made, rows, counts = pool(signal), np.arange(8), torch.full((8,), 3)
+    reviser = made.reviser(seed=1)
+    draw = torch.Generator().manual_seed(0)
+    wanted = torch.rand(8, len(DOCUMENTS), generator=draw)
+
+    def value() -> torch.Tensor:
+        return (made.scores(reviser, rows, counts) * wanted).sum()
+
+    value().backward()
+    way = [torch.randn(p.shape, generator=draw) for p in reviser.parameters()]
+    slope = sum(
+        float((p.grad * w).sum())
+        for p, w in zip(reviser.parameters(), way, strict=True)
+        if p.grad is not None
+    )
+    ends = []
+    with torch.no_grad():
+        for sign in (1, -1):
+            for p, w in zip(reviser.parameters(), way, strict=True):
+                p += sign * 5e-3 * w
+            ends.append(float(value()))
+            for p, w in zip(reviser.parameters(), way, strict=True):
+                p -= sign * 5e-3 * w
+    assert slope != 0
+    assert (ends[0] - ends[1]) / 1e-2 == pytest.approx(slope, rel=0.02)
