@@ -60,9 +60,9 @@ def run(setting: Setting) -> Measured:
     """One dual encoder a seed; from it, queries that follow its vectors and queries that follow its codes."""
     collection = titles_and_texts(
         setting.data,
-        train=setting.of(7000, 11000),
+        train=setting.of(7000, 11000, 30000),
         test=setting.of(500, 1000),
-        passages=setting.of(8000, 12000),
+        passages=setting.of(8000, 12000, 50000),
     )
     read, seeds = Read.of(collection), setting.of(setting.seeds, 1)
     # bytes of a document: a 128th of float32's, a 64th and a 32nd

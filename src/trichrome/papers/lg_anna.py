@@ -55,7 +55,9 @@ def beside(judged: Judged) -> Masks:
 
 def run(setting: Setting) -> Measured:
     """One label a query, its other answers planted; a tower mines, and goes on with what an arm keeps."""
-    collection = titles_and_halves(setting.data, train=2000, test=1000, passages=6000)
+    collection = titles_and_halves(
+        setting.data, train=2000, test=1000, passages=setting.of(6000, 6000, 50000)
+    )
     known, seeds = Read.of(collection), setting.of(setting.seeds, 1)
     found: dict[str, list[Each]] = {NONE: [], ADAPTIVE: [], RELATIVE: [], RIGHT: []}
     figures: dict[str, list[float]] = {}

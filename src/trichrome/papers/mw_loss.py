@@ -36,9 +36,9 @@ def run(setting: Setting) -> Measured:
     """Both losses on the same batches with random negatives, from the same start."""
     collection = titles_and_texts(
         setting.data,
-        train=2000,
+        train=setting.of(2000, 2000, 20000),
         test=1000,
-        passages=setting.of(4000, 3000),
+        passages=setting.of(4000, 3000, 50000),
     )
     read = Read.of(collection)
     found: dict[str, list[float]] = {AUC: [], NDCG: []}
@@ -67,7 +67,7 @@ def _arm(setting: Setting, read: Read, loss: Loss, seed: int) -> tuple[float, fl
     """(AUC, nDCG@10) of one training, in points."""
     tower = read.tower(setting.scale, seed)
     rate = 3e-3 if setting.scale == "mini" else 2e-5
-    plan = Plan(setting.of(250, 60), rows=setting.of(64, 24), rate=rate, seed=seed)
+    plan = Plan(setting.of(250, 60, 500), rows=setting.of(64, 24, 128), rate=rate, seed=seed)
     fit(read, tower, tower, plan, loss)
     queries, passages = vectors(tower, read.tests), vectors(tower, read.passages)
     rows, scores = nearest(queries, passages, POOLED)

@@ -49,9 +49,9 @@ def run(setting: Setting) -> Measured:
     """Documents and queries by the large tower once; then queries by the small one, trained and not."""
     collection = titles_and_texts(
         setting.data,
-        train=setting.of(1500, 12000),
+        train=setting.of(1500, 12000, 40000),
         test=setting.of(300, 1000),
-        passages=setting.of(1900, 10000),
+        passages=setting.of(1900, 10000, 50000),
     )
     read = Read.of(collection, passage_tokens=setting.of(48, 64))
     large = trichrome.load(BASE, device="cpu", dtype="float32", new_heads=NewHeads(False, None))
@@ -67,7 +67,7 @@ def run(setting: Setting) -> Measured:
         return quality(collection.test, nearest(queries, passages, 100)[0])[NDCG]  # [Q]
 
     seeds = setting.of(setting.seeds, 1)
-    plan = Plan(setting.of(60, 3000), setting.of(32, 64), setting.of(50, 30) * 1e-5, seed=0)
+    plan = Plan(setting.of(60, 3000, 10000), setting.of(32, 64), setting.of(50, 30) * 1e-5, seed=0)
     best, cut, learnt = found(tests), found(vectors(EncoderTower(small), read.tests)), []
     start = deepcopy({n: v for n, v in small.network.state_dict().items() if n.startswith("backbone.layers")})
     for seed in range(seeds):

@@ -44,9 +44,9 @@ def run(setting: Setting) -> Measured:
     """Both ways to make batches of 32 with the same teachers, loss, mined passages and start."""
     collection = titles_and_texts(
         data_folder(setting.data),
-        train=setting.of(1500, 3000),
+        train=setting.of(1500, 3000, 20000),
         test=setting.of(500, 1000),
-        passages=setting.of(8000, 5000),
+        passages=setting.of(8000, 5000, 50000),
     )
     read, teachers = Read.of(collection), Teachers.of(setting, collection)
     mined, seeds = mine(collection, teachers), setting.of(setting.seeds, 1)
@@ -84,7 +84,7 @@ def arm(
 ) -> dict[str, NDArray[np.float64]]:
     """Metric → of one training, by test query."""
     tower, size = read.tower(setting.scale, seed), setting.of(BATCH, BATCH)
-    plan = Plan(setting.of(150, 100), size, rate=setting.of(1, 0) * 2e-3 or 2e-5, seed=seed)
+    plan = Plan(setting.of(150, 100, 1000), size, rate=setting.of(1, 0) * 2e-3 or 2e-5, seed=seed)
     order = by_topic(topics(teachers.queries, TOPIC, seed), size) if topical else None
     negatives = of_mined(teachers, mined, BINS if topical else 1)
     fit(read, tower, tower, plan, dual, negatives=negatives, order=order, teachers=teachers.both())

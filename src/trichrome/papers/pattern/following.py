@@ -29,7 +29,7 @@ def follow(
     train, draw = read.collection.train, np.random.default_rng(plan.seed)
     order = shuffled(len(train), plan.rows)
     own = [p for p in tower.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(own, lr=plan.rate, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(own, lr=plan.rate, weight_decay=0.01, fused=True)
     for parameter in index.parameters():
         optimiser.add_param_group({"params": [parameter], "weight_decay": 0.0})
     losses = []
@@ -62,7 +62,7 @@ def towards(
     """
     draw, order = np.random.default_rng(plan.seed), shuffled(len(texts), plan.rows)
     own = [p for p in tower.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(own, lr=plan.rate, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(own, lr=plan.rate, weight_decay=0.01, fused=True)
     losses = []
     for step in range(plan.steps):
         rows = order(step, draw)  # [B]

@@ -65,7 +65,7 @@ class TokenRanker(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         tower = EncoderTower()
-        self.network, self.config = tower.network, tower.config
+        self.network, self.config, self.device = tower.network, tower.config, tower.device
         assert self.network.heads.multivector is not None
         self.network.heads.multivector.requires_grad_(True)
         self.scale = nn.Parameter(torch.tensor(SCALE).log())
@@ -77,15 +77,15 @@ class TokenRanker(nn.Module):
         assert p.vectors is not None
         scores = scoring.multivector_scores(q.vectors, p.vectors, q.vector_mask, p.vector_mask)  # [B, B·n]
         own = torch.arange(len(passages)).view(len(queries), -1)  # [B, n]
-        return scores.gather(1, own) * self.scale.exp()
+        return scores.cpu().gather(1, own) * self.scale.exp()
 
     def _encoded(self, texts: Texts) -> Encoded:
         parts, order = [], []
         for rows in token_budget_batches([len(t.ids) for t in texts], BUDGET):
-            batch = collate([texts[i] for i in rows], self.config.pad_id)
+            batch = collate([texts[i] for i in rows], self.config.pad_id).to(self.device)
             parts.append(encode(self.network, batch, ("multivector",)))
             order += rows
-        whole, back = concatenate(parts), torch.tensor(order).argsort()
+        whole, back = concatenate(parts), torch.tensor(order, device=self.device).argsort()
         return Encoded(whole.ids[back], whole.vector_mask[back], vectors=whole.tensors()[0][back].float())
 
 
@@ -105,7 +105,7 @@ def fit_ranker(read: Read, model: Ranker, plan: Plan, negatives: Negatives) -> l
     train, draw = read.collection.train, np.random.default_rng(plan.seed)
     order = shuffled(len(train), plan.rows)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.01, fused=True)
     losses = []
     for step in range(plan.steps):
         queries = order(step, draw)  # [B]

@@ -4,7 +4,8 @@
 
 A `BagTower` averages word vectors (those of the built-in model's base, projected to d) with a learned weight
 each, all trained: a retriever of one layer, in which losses and negatives act as they do in deep ones, a
-thousand times faster. An `EncoderTower` is the base itself, all layers trained.
+thousand times faster. An `EncoderTower` is the base itself, all layers trained, on an accelerator where there
+is one; what it returns is on the CPU, where the losses, small beside it, are computed.
 """
 
 from __future__ import annotations
@@ -90,19 +91,24 @@ class EncoderTower(nn.Module):
     def __init__(self, encoder: Encoder | None = None) -> None:
         """encoder: instead of the base; its weights are what is trained."""
         super().__init__()
-        encoder = encoder or trichrome.load(BASE, device="cpu", dtype="float32", new_heads=NewHeads())
+        encoder = encoder or trichrome.load(BASE, dtype="float32", new_heads=NewHeads())
         self.network, self.config = encoder.network, encoder.config
         self.network.autocast = torch.bfloat16
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name.startswith("backbone.layers"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.network.parameters()).device
 
     def forward(self, texts: Texts) -> Tensor:
         """Unit vectors [B, d]."""
         made: list[Tensor] = []
         order: list[int] = []
         for rows in token_budget_batches([len(t.ids) for t in texts], BUDGET):
-            batch = collate([texts[i] for i in rows], self.config.pad_id)
-            made.append(self.network(batch, sparse=False, multivector=False).dense.float())
+            batch = collate([texts[i] for i in rows], self.config.pad_id).to(self.device)
+            made.append(self.network(batch, sparse=False, multivector=False).dense.float().cpu())
             order += rows
         return torch.cat(made)[torch.tensor(order).argsort()]
 

@@ -102,7 +102,7 @@ def fit(
     order = order or shuffled(len(split), plan.rows)
     modules = {id(t): t for t in (query_tower, passage_tower)}.values()
     parameters = [p for tower in modules for p in tower.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.01, fused=True)
     losses = []
     for step in range(plan.steps):
         queries = order(step, draw)  # [B]
