@@ -43,9 +43,11 @@ class WordRanker(nn.Module):
         (q, q_counts), (p, p_counts) = self._places(queries), self._places(passages)  # [B, Lq], [B·n, Lp]
         table = F.normalize(self.bag.words, dim=1)  # [V, d]
         b, n = len(queries), len(passages) // len(queries)
-        near = torch.einsum("bqd,bnpd->bnqp", table[q], table[p].view(b, n, *p.shape[1:], -1))
+        of_q, of_p = F.embedding(q, table), F.embedding(p, table)  # repeatable gradients, see `BagTower`
+        near = torch.einsum("bqd,bnpd->bnqp", of_q, of_p.view(b, n, *p.shape[1:], -1))
         near = near.masked_fill(~p_counts.view(b, n, 1, -1), -1).amax(3)  # [B, n, Lq]
-        weights = (self.bag.weight[q].exp() * q_counts)[:, None]  # [B, 1, Lq]
+        weights = F.embedding(q, self.bag.weight[:, None]).squeeze(2)  # [B, Lq]
+        weights = (weights.exp() * q_counts)[:, None]  # [B, 1, Lq]
         mean = (near * weights).sum(2) / weights.sum(2).clamp(min=1e-6)
         return mean * self.scale.exp()
 

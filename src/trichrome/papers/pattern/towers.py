@@ -80,7 +80,9 @@ class BagTower(nn.Module):
         flat = self.place[torch.tensor([i for ids in own for i in ids], dtype=torch.long)]  # [ΣL]
         rows = torch.repeat_interleave(torch.arange(len(texts)), lengths)
         rows, flat = rows[flat >= 0], flat[flat >= 0]
-        weighted = self.words[flat] * self.weight[flat].exp()[:, None]  # [ΣL, d]
+        # by `embedding`: gradients of plain indexing are summed in an order that threads decide
+        weights = F.embedding(flat, self.weight[:, None]).exp()  # [ΣL, 1]
+        weighted = F.embedding(flat, self.words) * weights  # [ΣL, d]
         summed = torch.zeros(len(texts), self.words.shape[1]).index_add(0, rows, weighted)
         return F.normalize(self.out(summed), dim=1)
 
