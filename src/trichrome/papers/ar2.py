@@ -50,9 +50,9 @@ def run(setting: Setting) -> Measured:
     """From one warmed-up tower: AR2 in rounds, and as many steps on what the tower found at the start."""
     collection = titles_and_texts(
         setting.data,
-        train=setting.of(2000, 3000, 20000),
+        train=setting.of(2000, 2000, 20000),
         test=setting.of(500, 1000),
-        passages=setting.of(4000, 4000, 50000),
+        passages=setting.of(4000, 3500, 50000),
     )
     read = Read.of(collection)
     seeds = setting.of(setting.seeds, 1)
@@ -79,7 +79,7 @@ def run(setting: Setting) -> Measured:
 
 def arms(setting: Setting, read: Read, seed: int) -> tuple[list[Hits], list[Hits]]:
     """What the baseline and the treatment find at the start and after each round."""
-    steps, rows, rate = setting.of(30, 20, 200), setting.of(32, 12, 64), setting.of(1000, 20) * 1e-6
+    steps, rows, rate = setting.of(30, 15, 200), setting.of(32, 12, 64), setting.of(1000, 20) * 1e-6
 
     def plan(number: int, steps: int, rate: float = rate) -> Plan:
         return Plan(steps, rows, rate, seed=1000 * number + seed)

@@ -69,7 +69,10 @@ def run(setting: Setting) -> Measured:
         judged = Judged.by(start, labelled, known, DEPTH)
         gone = {NONE: baseline(judged), ADAPTIVE: treatment(judged), RELATIVE: beside(judged)}
         for arm, masks in (gone | {RIGHT: judged.planted}).items():
-            tower, plan = deepcopy(start), Plan(setting.of(60, 60), setting.of(32, 16), rate, 1000 + seed)
+            tower, plan = (
+                deepcopy(start),
+                Plan(setting.of(60, 40, 400), setting.of(32, 16, 64), rate, 1000 + seed),
+            )
             fit(labelled, tower, tower, plan, loss, negatives=drawn(judged.kept(masks, TOP), EACH))
             found[arm].append(quality(collection.test, search(known, tower, tower))[NDCG])
         for arm in (ADAPTIVE, RELATIVE):

@@ -46,9 +46,9 @@ def run(setting: Setting) -> Measured:
     """Half of the training queries are the first search's, the other half the revisers'."""
     collection = titles_and_translations(
         setting.data,
-        train=setting.of(600, 3000, 6000),
-        test=setting.of(300, 1000),
-        passages=setting.of(1000, 4000, 12000),
+        train=setting.of(600, 1500, 6000),
+        test=setting.of(300, 800),
+        passages=setting.of(1000, 2300, 12000),
     )
     read, seeds = Read.of(collection), setting.of(setting.seeds, 1)
     answers = collection.train.answers[len(collection.train) // 2 :]

@@ -36,9 +36,9 @@ def run(setting: Setting) -> Measured:
     """Both losses on the same batches with random negatives, from the same start."""
     collection = titles_and_texts(
         setting.data,
-        train=setting.of(2000, 2000, 20000),
+        train=setting.of(2000, 1000, 20000),
         test=1000,
-        passages=setting.of(4000, 3000, 50000),
+        passages=setting.of(4000, 2500, 50000),
     )
     read = Read.of(collection)
     found: dict[str, list[float]] = {AUC: [], NDCG: []}

@@ -49,9 +49,9 @@ def run(setting: Setting) -> Measured:
     """From one warmed-up tower: random, static hard, and both; then ADORE on what became of both."""
     collection = titles_and_texts(
         setting.data,
-        train=setting.of(2000, 4000, 20000),
+        train=setting.of(2000, 2500, 20000),
         test=setting.of(1000, 1000),
-        passages=setting.of(8000, 5000, 50000),
+        passages=setting.of(8000, 4000, 50000),
     )
     read = Read.of(collection)
     seeds = setting.of(setting.seeds, 1)
@@ -79,7 +79,7 @@ def run(setting: Setting) -> Measured:
 
 def arms(setting: Setting, read: Read, seed: int) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Arm → metric → [Q]."""
-    steps, rate = setting.of(60, 50, 500), setting.of(2000, 20) * 1e-6
+    steps, rate = setting.of(60, 30, 500), setting.of(2000, 20) * 1e-6
 
     def plan(number: int) -> Plan:
         return Plan(steps, setting.of(32, 20, 64), rate, seed=1000 * number + seed)

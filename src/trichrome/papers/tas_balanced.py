@@ -46,7 +46,7 @@ def run(setting: Setting) -> Measured:
         data_folder(setting.data),
         train=setting.of(1500, 3000, 20000),
         test=setting.of(500, 1000),
-        passages=setting.of(8000, 5000, 50000),
+        passages=setting.of(8000, 4000, 50000),
     )
     read, teachers = Read.of(collection), Teachers.of(setting, collection)
     mined, seeds = mine(collection, teachers), setting.of(setting.seeds, 1)

@@ -11,6 +11,7 @@ is one; what it returns is on the CPU, where the losses, small beside it, are co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 import trichrome
 from trichrome.encoder import Encoder
+from trichrome.encoder.backend import TorchBackend
 from trichrome.encoder.batching import collate, token_budget_batches
 from trichrome.encoder.checkpoints import NewHeads
 from trichrome.encoder.model import Backbone
@@ -114,6 +116,17 @@ class EncoderTower(nn.Module):
             order += rows
         return torch.cat(made)[torch.tensor(order).argsort()]
 
+    def read(self, texts: Texts) -> NDArray[np.float32]:
+        """[N, d] without gradients: the weights as they are now, in bfloat16, laid out for inference."""
+        network = deepcopy(self.network)
+        network.autocast = None
+        backend = TorchBackend(network, self.config.pad_id)
+        backend.to(precision="bfloat16")
+        made = np.empty((len(texts), backend.dense_dim), np.float32)
+        for rows in token_budget_batches([len(t.ids) for t in texts], BUDGET):
+            made[rows] = backend.run([texts[i] for i in rows], ("dense",)).dense
+        return made
+
 
 #: Tokens of B texts → unit vectors [B, d], with gradients.
 Tower: TypeAlias = "BagTower | EncoderTower"
@@ -121,6 +134,8 @@ Tower: TypeAlias = "BagTower | EncoderTower"
 
 def vectors(tower: Tower, texts: Texts, at_once: int = 2048) -> NDArray[np.float32]:
     """[N, d] without gradients."""
+    if isinstance(tower, EncoderTower):
+        return tower.read(texts)
     with torch.inference_mode():
         parts = [tower(texts[i : i + at_once]) for i in range(0, len(texts), at_once)]
     return torch.cat(parts).numpy()
