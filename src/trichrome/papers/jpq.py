@@ -26,8 +26,6 @@ from trichrome.training.target import Target
 
 OVER_OPQ, OVER_PQ = (f"nDCG@10 over {name} of as many bytes" for name in ("OPQ", "PQ"))
 TEMPERATURE = 0.05
-#: The rate of the centroids, as a multiple of the query tower's.
-SHARE = 3.0
 ARMS = ("float32", "PQ", "OPQ", "JPQ")
 OVER = {OVER_OPQ: "OPQ", OVER_PQ: "PQ"}
 Vectors: TypeAlias = "NDArray[np.float32]"
@@ -45,10 +43,12 @@ def baseline(quantiser: ProductQuantiser, documents: Vectors, queries: Vectors, 
     return _found(read, queries, quantiser.decode(quantiser.encode(documents)))
 
 
-def treatment(quantiser: ProductQuantiser, documents: Vectors, tower: Tower, plan: Plan, read: Read) -> Each:
-    """What queries that followed the codes find there, the centroids having learnt with them."""
+def treatment(
+    quantiser: ProductQuantiser, documents: Vectors, tower: Tower, plan: Plan, share: float, read: Read
+) -> Each:
+    """What queries that followed the codes find there, the centroids trained at `share` times their rate."""
     index = CodedIndex(quantiser, quantiser.encode(documents))
-    follow(read, tower, index, plan, ranking, share=SHARE)
+    follow(read, tower, index, plan, ranking, share=share)
     return _found(read, vectors(tower, read.tests), index.quantiser().decode(index.codes.numpy()))
 
 
@@ -60,9 +60,9 @@ def run(setting: Setting) -> Measured:
     """One dual encoder a seed; from it, queries that follow its vectors and queries that follow its codes."""
     collection = titles_and_texts(
         setting.data,
-        train=setting.of(7000, 11000, 30000),
+        train=setting.of(7000, 7000, 30000),
         test=setting.of(500, 1000),
-        passages=setting.of(8000, 12000, 50000),
+        passages=setting.of(8000, 8000, 50000),
     )
     read, seeds = Read.of(collection), setting.of(setting.seeds, 1)
     # bytes of a document: a 128th of float32's, a 64th and a 32nd
@@ -95,7 +95,7 @@ def _seed(setting: Setting, read: Read, seed: int, sizes: Sequence[int]) -> dict
     first = Plan(setting.of(100, 150), setting.of(64, 24), rates[0], seed)
     fit(read, tower, tower, first, lambda s, t: infonce(s, t, temperature=TEMPERATURE))
     documents = vectors(tower, read.passages)
-    plan = Plan(setting.of(80, 150), setting.of(96, 32), rates[1], seed)
+    plan, share = Plan(setting.of(80, 120, 1000), setting.of(96, 32), rates[1], seed), setting.of(3, 20)
     alone = deepcopy(tower)
     follow(read, alone, FrozenIndex(documents), plan, ranking)
     queries = vectors(alone, read.tests)
@@ -105,7 +105,7 @@ def _seed(setting: Setting, read: Read, seed: int, sizes: Sequence[int]) -> dict
         found["float32", m] = _found(read, queries, documents)
         found["PQ", m] = baseline(plain, documents, queries, read)
         found["OPQ", m] = baseline(turned, documents, queries, read)
-        found["JPQ", m] = treatment(turned, documents, deepcopy(tower), plan, read)
+        found["JPQ", m] = treatment(turned, documents, deepcopy(tower), plan, share, read)
     return found
 
 
