@@ -15,6 +15,7 @@ from trichrome.papers.pattern.collection import (
     collect,
     data_folder,
     titles_and_halves,
+    titles_and_rests,
     titles_and_texts,
     titles_and_translations,
 )
@@ -107,3 +108,9 @@ def test_halves_are_two_answers_of_one_title(tmp_path: Path) -> None:
         halves = sorted((found.passages[i] for i in answers), key=texts[query].index)
         assert " ".join(halves) == texts[query]
         assert len(halves) == 2
+    rests = titles_and_rests(tmp_path, train=5, test=3, passages=100)
+    assert {*rests.train.texts, *rests.test.texts} <= long
+    for query, answers in zip(rests.test.texts, rests.test.answers, strict=True):
+        (only,) = (rests.passages[i] for i in answers)
+        assert texts[query].endswith(only)
+        assert len(only.split()) == len(texts[query].split()) - len(texts[query].split()) // 2

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trichrome.negatives.topics import topics
 from trichrome.papers.pattern.citations import citation
-from trichrome.papers.pattern.collection import Collection, data_folder, titles_and_texts
+from trichrome.papers.pattern.collection import Collection, data_folder, titles_and_rests
 from trichrome.papers.pattern.intervals import of_runs
 from trichrome.papers.pattern.paper import Expectation, Measured, Paper, Setting
 from trichrome.papers.pattern.teachers import Teachers
@@ -42,11 +42,11 @@ def dual(scores: Tensor, pair: Target, batch: Target) -> Tensor:
 
 def run(setting: Setting) -> Measured:
     """Both ways to make batches of 32 with the same teachers, loss, mined passages and start."""
-    collection = titles_and_texts(
+    collection = titles_and_rests(
         data_folder(setting.data),
         train=setting.of(1500, 3000, 20000),
-        test=setting.of(500, 1000),
-        passages=setting.of(8000, 4000, 50000),
+        test=setting.of(500, 2000),
+        passages=setting.of(8000, 10000, 40000),
     )
     read, teachers = Read.of(collection), Teachers.of(setting, collection)
     mined, seeds = mine(collection, teachers), setting.of(setting.seeds, 1)
@@ -133,6 +133,6 @@ PAPER = Paper(
     "margins; Margin-MSE to a teacher of pairs plus 0.75 of that to a late-interaction teacher of the batch",
     reconstructed="the built-in model is both teachers (all its scores for pairs, its multi-vector score in "
     "the batch); 20 BM25 passages a query; about 150 queries a topic; every query once an epoch, a batch "
-    "filled up from the next topic; a small tower or the base with 100 steps",
+    "filled up from the next topic; second halves of descriptions; a small tower or the base with 100 steps",
     run=run,
 )

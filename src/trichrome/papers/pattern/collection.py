@@ -96,6 +96,18 @@ def titles_and_translations(
     return collect(pairs, source, train, test, passages, seed)
 
 
+def titles_and_rests(
+    folder: Path | None, *, train: int, test: int, passages: int, seed: int = 0
+) -> Collection:
+    """A title, and the second half of what it names: harder than the whole, whose beginning often says the
+    title again, so that a good encoder needs no training to find it.
+
+    folder: with train/ddtp.jsonl.gz; a package's messages and their translations, whole, where None.
+    """
+    pairs, source = _packages(folder) if folder else _messages()
+    return collect(_halves(pairs)[1::2] if folder else pairs, source, train, test, passages, seed)
+
+
 def titles_and_halves(
     folder: Path | None, *, train: int, test: int, passages: int, seed: int = 0
 ) -> Collection:
