@@ -145,6 +145,6 @@ PAPER = Paper(
     taken="the ranker's cross-entropy over the positive and the retriever's candidates, the retriever's "
     "adversarial and distillation losses over the same, new candidates each round, a ranker warmed up first",
     reconstructed="λ = 0.5, which the released code leaves at 0; a ranker that compares words (late "
-    "interaction) instead of reading both texts in one network; 4 of 50 candidates a step; half texts, few steps",
+    "interaction) instead of reading both texts in one network; 4 of 50 candidates a step; half texts",
     run=run,
 )
