@@ -38,7 +38,7 @@ def run(setting: Setting) -> Measured:
         setting.data,
         train=setting.of(2000, 1000, 20000),
         test=1000,
-        passages=setting.of(4000, 2500, 50000),
+        passages=setting.of(4000, 2000, 50000),
     )
     read = Read.of(collection)
     found: dict[str, list[float]] = {AUC: [], NDCG: []}

@@ -48,7 +48,7 @@ ARMS: dict[str, Loss] = {"InfoNCE": baseline, "KL": divergence, "Wasserstein": t
 
 def run(setting: Setting) -> Measured:
     """The three losses on the same lists of four passages a query, from the same start."""
-    collection = graded_titles(data_folder(setting.data), train=setting.of(1000, 600, 3000), test=400)
+    collection = graded_titles(data_folder(setting.data), train=setting.of(1000, 500, 3000), test=400)
     read = Read.of(collection, passage_tokens=96)  # what sets a package apart often comes last
     seeds = setting.of(setting.seeds, 1)
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ARMS}
@@ -71,7 +71,7 @@ def arm(setting: Setting, read: Read, collection: Graded, loss: Loss, seed: int)
     """nDCG@10 of one training, by test query."""
     tower = read.tower(setting.scale, seed)
     plan = Plan(
-        setting.of(100, 40, 500), rows=setting.of(32, 16), rate=setting.of(1, 0) * 5e-3 or 2e-5, seed=seed
+        setting.of(100, 30, 500), rows=setting.of(32, 16), rate=setting.of(1, 0) * 5e-3 or 2e-5, seed=seed
     )
     lists, graded = four(collection), [grades_of(collection)]
     fit(read, tower, tower, plan, loss, negatives=lists, teachers=graded)
