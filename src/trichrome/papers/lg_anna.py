@@ -129,4 +129,8 @@ PAPER = Paper(
     "mines is the judge; titles of packages have two answers, the halves of their description: one drawn at "
     "random is the label, the other is planted; tests ask for both",
     run=run,
+    tried="the small tower, which has learnt the task before it mines, gains a point and loses 1.5 % of the "
+    "other candidates; the base, in few steps, is hardly harmed: without any planted answer it is half a "
+    "point better, and on its narrow range of cosines both margins take a quarter of all candidates. Wider "
+    "scores, from a judge at the temperature of its training, and longer training would be needed",
 )

@@ -30,6 +30,7 @@ from trichrome.papers.pattern.sparse_search import (
 TIME = "time of a query at the largest size"
 WORK = "documents scored for a query at the largest size"
 RECALL = "exact top 10 found at the largest size, minus all of it"
+LOG = "log₂ of treatment ÷ baseline"
 GROWTH = "documents scored for a query: the effect at the largest size minus that at the smallest"
 #: The share of the exact top K that a setting must find for the tuning queries.
 WANTED, K = 0.97, 10
@@ -128,14 +129,8 @@ PAPER = Paper(
     claim="A query that opens only those blocks of its posting lists whose summaries promise enough is "
     "answered several times faster than by the exact inverted index, and loses hardly any of its top 10.",
     expects=(
-        Expectation(
-            TIME,
-            "log₂ of treatment ÷ baseline",
-            "down",
-            reported="“one to two orders of magnitude faster than state-of-the-art inverted index-based "
-            "solutions” (8.8 M passages)",
-        ),
-        Expectation(WORK, "log₂ of treatment ÷ baseline", "down"),
+        Expectation(TIME, LOG, "down", reported="“one to two orders of magnitude faster” (8.8 M passages)"),
+        Expectation(WORK, LOG, "down"),
         Expectation(RECALL, "points", "not down", margin=4, reported="accuracies of 90 to 97 %"),
         Expectation(GROWTH, "log₂", "down"),
     ),
@@ -146,4 +141,7 @@ PAPER = Paper(
     "built-in model's weights of a text's own tokens (of its first 64 or 128), not of expanded "
     "ones; thousands of passages, not millions; what is read decides on the setting of a search, not time",
     run=run,
+    tried="at 32,000 texts the exact kernel is still the sooner, although it scores 28 times as many texts: "
+    "the time over its time falls from 3.4 at 8,000 to 1.7; the authors' engine, set as here, takes "
+    "0.6 of the exact kernel's time. Hundreds of thousands of texts would be needed",
 )
