@@ -58,7 +58,7 @@ def test_exit_codes_and_tracebacks(home: Path):
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT for another process")
 def test_ctrl_c_keeps_what_is_stored_and_the_same_command_goes_on(home: Path, tmp_path: Path):
     source, store = tmp_path / "documents.jsonl", tmp_path / "store"
-    rows = [{"id": str(i), "text": f"Number {i}: " + "words " * (i % 8)} for i in range(600)]
+    rows = [{"id": str(i), "text": f"Number {i}: " + "words " * (i % 8)} for i in range(4000)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ("index", source, "--to", f"{store}/", "--kind", "exact")
     process = subprocess.Popen(

@@ -111,7 +111,8 @@ def test_requests_share_passes_and_a_failing_text_fails_alone(caplog: pytest.Log
             encoder.gate.set()
             answers = [future.result() for future in rest]
     assert first.result().status_code == 200
-    assert encoder.passes == [1, 2, 1]  # the first; then four at once, of which the half without the moon
+    # the first; then four at once, of which the half without the moon, before or after the moon's neighbour
+    assert encoder.passes in ([1, 2, 1], [1, 1, 2])
     assert [answer.status_code for answer in answers] == [200, 200, 200, 500]
     error = answers[3].json()["error"]
     assert not re.search("secret|Traceback|moon|\\.py", answers[3].text)
