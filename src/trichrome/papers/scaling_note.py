@@ -132,4 +132,6 @@ PAPER = Paper(
     "language model after a first stage of our own; the small one starts from 4 of its layers, evenly "
     "spread, words and positions frozen; both terms have weight 1; titles of packages as queries",
     run=run,
+    tried="2,000 steps of 64 on 12,000 titles reach 92 % at 38 % of the time, 60 steps 60 %: short are "
+    "training, and queries, of which any text would do, as no label is needed",
 )

@@ -135,4 +135,6 @@ PAPER = Paper(
     "the batch); 20 BM25 passages a query; about 150 queries a topic; every query once an epoch, a batch "
     "filled up from the next topic; second halves of descriptions; a small tower or the base with 100 steps",
     run=run,
+    tried="with a strong base and 100 steps both ways to make batches end within a point of each other; the "
+    "paper trains for days, from a network that has not learnt to retrieve",
 )
