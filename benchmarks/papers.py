@@ -19,7 +19,7 @@ from benchmarks.common import RESULTS
 from trichrome.extras import require
 from trichrome.papers.pattern.citations import CITATIONS
 from trichrome.papers.pattern.paper import Citation, Paper
-from trichrome.papers.pattern.record import Record, best_record
+from trichrome.papers.pattern.record import Record, records
 from trichrome.papers.pattern.rows import built, paper
 from trichrome.storage import atomic_write
 
@@ -40,32 +40,38 @@ trichrome papers run --all --scale small --out benchmarks/results/papers
 ```
 
 A row **works** when the interval of every effect it declared clears its bound in the declared direction, and
-**fails** otherwise; a failure is shown as one. Scales: `mini` takes a minute on 2 cores and trains small
-towers on real text, `small` takes up to 15 minutes and trains an encoder. The runs are small beside those of
-the papers: what is repeated is the claim, not the number. This page is made by `python -m benchmarks.papers`.
+**fails** otherwise; a failure is shown as one. The largest scale that was run decides. Scales: `mini` takes a
+minute on 2 cores and trains small towers on real text, `small` takes up to 15 minutes and trains an encoder.
+The runs are small beside those of the papers: what is repeated is the claim, not the number. This page is made
+by `python -m benchmarks.papers`.
 """
 
 
 def main(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if the page is out of date.")] = False,
 ) -> None:
-    records = {c.name: found for c in CITATIONS if (found := best_record(FOLDER, c.name))}
-    text = page(records)
+    known = every_record()
+    text = page(known)
     if check:
         if not PAGE.exists() or PAGE.read_text("utf-8") != text:
             raise typer.Exit(1)
         return
-    for name, record in records.items():
-        if record.plots:
-            draw(record, PLOTS / f"{name}.webp")
+    for name, found in known.items():
+        if found[0].plots:
+            draw(found[0], PLOTS / f"{name}.webp")
     with atomic_write(PAGE) as file:
         file.write(text.encode())
     print(f"wrote {PAGE}")
 
 
-def page(records: dict[str, Record]) -> str:
-    """The whole page."""
-    states: list[str] = [records[c.name].state if c.name in records else "not yet" for c in CITATIONS]
+def every_record() -> dict[str, list[Record]]:
+    """The committed results, by row, of the largest scale first."""
+    return {c.name: found for c in CITATIONS if (found := records(FOLDER, c.name))}
+
+
+def page(known: dict[str, list[Record]]) -> str:
+    """The whole page. known: the results of each row that was run, of the largest scale first."""
+    states: list[str] = [known[c.name][0].state if c.name in known else "not yet" for c in CITATIONS]
     counts = ", ".join(f"{states.count(s)} {w}" for s, w in _WORDS.items())
     lines = [
         HEAD,
@@ -74,10 +80,10 @@ def page(records: dict[str, Record]) -> str:
         "| | row | state | effect | paper |",
         "|--:|---|---|---|---|",
     ]
-    lines += [_row(c, records.get(c.name)) for c in CITATIONS]
+    lines += [_row(c, known[c.name][0] if c.name in known else None) for c in CITATIONS]
     for name in built():
-        if name in records:
-            lines += ["", *_section(paper(name), records[name])]
+        if name in known:
+            lines += ["", *_section(paper(name), known[name])]
     return "\n".join(lines) + "\n"
 
 
@@ -93,28 +99,17 @@ def _row(c: Citation, record: Record | None) -> str:
     return f"| {c.number} | {known} | {state} | {effect} | {title}{f' ({by})' if by else ''} |"
 
 
-def _section(row: Paper, record: Record) -> list[str]:
-    c = row.citation
+def _section(row: Paper, known: list[Record]) -> list[str]:
+    c, record = row.citation, known[0]
     lines = [
         f"## {c.number} {c.name}",
         "",
         f"{c.title}. {c.authors}, {c.year}. <{c.link}> ({', '.join(c.families)})",
         "",
         f"**Claim.** {row.claim}",
-        "",
-        f"**{record.state.capitalize()}** at scale `{record.scale}` (`trichrome papers run {c.name} --scale "
-        f"{record.scale}`, {record.seconds:,.0f} s).",
-        "",
-        "| measure | effect | 95 % interval | expected | met | in the paper |",
-        "|---|--:|---|---|---|---|",
     ]
-    for o in record.outcomes:
-        e, f = o.expected, o.found
-        margin = f" (margin {e['margin']:g})" if e["margin"] else ""
-        lines.append(
-            f"| {e['measure']} ({e['unit']}) | {f['effect']:+.2f} | {f['low']:+.2f} … {f['high']:+.2f}; "
-            f"{_by(f)} | {e['direction']}{margin} | {'yes' if o.met else '**no**'} | {e['reported']} |"
-        )
+    for of_scale in known:
+        lines += ["", *_outcomes(of_scale)]
     for name, holds in record.identities.items():
         lines += ["", f"Identity: {name}: {'holds' if holds else '**broken**'}."]
     if record.figures:
@@ -127,6 +122,25 @@ def _section(row: Paper, record: Record) -> list[str]:
         lines += ["", f"Tried: {row.tried}."]
     if record.plots:
         lines += ["", f"![{record.plots[0]['title']}](papers/{c.name}.webp)"]
+    return lines
+
+
+def _outcomes(record: Record) -> list[str]:
+    """What was expected and found at one scale."""
+    lines = [
+        f"**{record.state.capitalize()}** at scale `{record.scale}` (`trichrome papers run {record.name} "
+        f"--scale {record.scale}`, {record.seconds:,.0f} s).",
+        "",
+        "| measure | effect | 95 % interval | expected | met | in the paper |",
+        "|---|--:|---|---|---|---|",
+    ]
+    for o in record.outcomes:
+        e, f = o.expected, o.found
+        margin = f" (margin {e['margin']:g})" if e["margin"] else ""
+        lines.append(
+            f"| {e['measure']} ({e['unit']}) | {f['effect']:+.2f} | {f['low']:+.2f} … {f['high']:+.2f}; "
+            f"{_by(f)} | {e['direction']}{margin} | {'yes' if o.met else '**no**'} | {e['reported']} |"
+        )
     return lines
 
 

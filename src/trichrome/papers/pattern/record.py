@@ -117,13 +117,15 @@ def read_record(path: Path) -> Record:
         raise TrichromeError(f"{path}: not a row's result ({error}); run the row again") from None
 
 
+def records(folder: Path, name: str) -> list[Record]:
+    """The results of a row, of the largest scale first; none where it was not run."""
+    paths = [file_of(folder, name, scale) for scale in reversed(SCALES)]
+    return [read_record(path) for path in paths if path.exists()]
+
+
 def best_record(folder: Path, name: str) -> Record | None:
     """The result at the largest scale that was run, None where there is none."""
-    for scale in reversed(SCALES):
-        path = file_of(folder, name, scale)
-        if path.exists():
-            return read_record(path)
-    return None
+    return next(iter(records(folder, name)), None)
 
 
 def _processor() -> str:
