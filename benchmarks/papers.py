@@ -42,8 +42,8 @@ trichrome papers run --all --scale small --out benchmarks/results/papers
 A row **works** when the interval of every effect it declared clears its bound in the declared direction, and
 **fails** otherwise; a failure is shown as one. The largest scale that was run decides. Scales: `mini` takes a
 minute on 2 cores and trains small towers on real text, `small` takes up to 15 minutes and trains an encoder.
-The runs are small beside those of the papers: what is repeated is the claim, not the number. This page is made
-by `python -m benchmarks.papers`.
+The runs are small beside those of the papers: what is repeated is the claim, not the number. This page is
+made by `python -m benchmarks.papers`.
 """
 
 
