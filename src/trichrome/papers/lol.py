@@ -102,11 +102,9 @@ def _dense(setting: Setting, read: Read, seed: int) -> tuple[DensePool, DensePoo
 
 def _sparse(read: Read) -> tuple[SparsePool, SparsePool]:
     """BM25 as sparse vectors, likewise."""
-    pools = []
-    for texts in (read.queries[len(read.queries) // 2 :], read.tests):
-        queries, documents = impacts(texts, read.passages)
-        pools.append(SparsePool(queries, documents, best(queries, documents, MOST), MOST))
-    return pools[0], pools[1]
+    both = [impacts(texts, read.passages) for texts in (read.queries[len(read.queries) // 2 :], read.tests)]
+    train, test = (SparsePool(q, documents, best(q, documents, MOST), MOST) for q, documents in both)
+    return train, test
 
 
 def _measured(pool: Pool, reviser: nn.Module, read: Read) -> Each:
@@ -147,4 +145,6 @@ PAPER = Paper(
     reconstructed="small networks over the vectors of query and documents, not an encoder of their texts; "
     "BM25 as sparse vectors; both arms revise each query twice; up to 10 documents; feedback is not reranked",
     run=run,
+    tried="shown for dense vectors; BM25's queries gain a point from 1 to 10 documents under both losses, "
+    "and training 60 steps instead of 300 (mini) leaves them worse with more feedback under both",
 )
