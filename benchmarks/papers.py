@@ -127,9 +127,10 @@ def _section(row: Paper, known: list[Record]) -> list[str]:
 
 def _outcomes(record: Record) -> list[str]:
     """What was expected and found at one scale."""
+    seeds = "" if record.seeds == 5 else f" --seeds {record.seeds}"
     lines = [
         f"**{record.state.capitalize()}** at scale `{record.scale}` (`trichrome papers run {record.name} "
-        f"--scale {record.scale}`, {record.seconds:,.0f} s).",
+        f"--scale {record.scale}{seeds}`, {record.seconds:,.0f} s).",
         "",
         "| measure | effect | 95 % interval | expected | met | in the paper |",
         "|---|--:|---|---|---|---|",
