@@ -16,7 +16,7 @@ from trichrome.errors import TrichromeError
 from trichrome.index import create_store, create_store_for, index_documents
 from trichrome.records import TrainingExample
 from trichrome.training import frozen
-from trichrome.training.frozen import FrozenIndex, ReadIndex, answered, read_index
+from trichrome.training.frozen import FrozenIndex, ReadDocuments, answered, read_index
 
 
 def test_the_index_finds_and_scores_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,5 +77,5 @@ def test_a_store_without_dense_vectors_or_documents_is_refused(tmp_path: Path) -
 
 
 def test_read_index_counts_a_text_that_is_there_twice() -> None:
-    read = ReadIndex(np.eye(3, dtype=np.float32), {"a": 0, "b": 1, "c": 2}, {hash("same"): [0, 2]})
+    read = ReadDocuments({"a": 0, "b": 1, "c": 2}, {hash("same"): [0, 2]})
     assert read.answers([TrainingExample("q", ("Same",))])[0].tolist() == [0, 2]

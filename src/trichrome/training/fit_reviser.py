@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -26,13 +25,12 @@ from trichrome.encoder import Encoder
 from trichrome.encoder.checkpoints import load
 from trichrome.errors import TrichromeError
 from trichrome.formats.flagembedding import read_examples
-from trichrome.index import document_of, open_store
+from trichrome.index import open_store
 from trichrome.index.store import Store
-from trichrome.negatives.pool import plain
 from trichrome.records import TrainingExample
 from trichrome.search import Searcher
 from trichrome.search.revisers import DenseReviser, LearnedReviser, SparseReviser
-from trichrome.training.frozen import ReadIndex, answered
+from trichrome.training.frozen import answered, read_documents
 from trichrome.training.revision import DensePool, Settings, SparsePool, train_reviser
 
 Rows: TypeAlias = "NDArray[np.int64]"
@@ -62,7 +60,7 @@ def fit_reviser(
 
     examples: questions and what answers them. documents: the most that a question is revised with. skip_bad:
     leave out questions that have no answer in the index; else they are an error.
-    TrichromeError: as said; another model's index; a question longer than nothing that finds nothing.
+    TrichromeError: as said; another model's index; no question finds as many documents.
     """
     settings, searcher = settings or Settings(), Searcher(encoder, store)
     signals = [s for s in ("dense", "sparse") if s in searcher.signals]
@@ -103,33 +101,19 @@ def _questions(
     skip_bad: bool,
 ) -> Questions:
     """Those with an answer, encoded."""
-    ids, read = _documents(store)
+    read = read_documents(store)
     answers = read.answers(examples)
     answered(answers, skip_bad, "the index")
     kept = [i for i, rows in enumerate(answers) if len(rows)]
-    rows = store.rows_of(ids)
+    rows = store.rows_of(list(read.by_id))
     outputs = encoder.encode([examples[i].query for i in kept], "query", outputs=tuple(signals))
     return Questions(outputs, [np.sort(rows[answers[i]]) for i in kept])
 
 
-def _documents(store: Store) -> tuple[list[str], ReadIndex]:
-    """The ids of all documents, and which numbers in that list an id or a text has."""
-    ids: list[str] = []
-    by_text: dict[int, list[int]] = {}
-    for id, payload in store.scan(fields=["text", "title"]):
-        by_text.setdefault(hash(plain(document_of(id, payload).content)), []).append(len(ids))
-        ids.append(id)
-    by_id = {id: row for row, id in enumerate(ids)}
-    return ids, ReadIndex(np.empty((len(ids), 0), np.float32), by_id, by_text)
-
-
 def _vectors(store: Store, rows: Rows, signal: str) -> Embeddings:
     """One output of many documents, read in parts: the others of a document may be much larger."""
-    chunks = iter(rows.tolist())
-    parts = []
-    while some := list(islice(chunks, _READ)):
-        parts.append(store.embeddings(np.array(some)).select(signal))
-    return Embeddings.concatenate(parts)
+    chunks = (rows[start : start + _READ] for start in range(0, len(rows), _READ))
+    return Embeddings.concatenate([store.embeddings(some).select(signal) for some in chunks])
 
 
 def _read(paths: Iterable[Path]) -> list[TrainingExample]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -55,10 +54,9 @@ class FrozenIndex(nn.Module):
 
 
 @dataclass(frozen=True)
-class ReadIndex:
-    """A store's dense vectors [N, D], and its documents by their ids and by what they say."""
+class ReadDocuments:
+    """A store's N documents, by their ids, in the order in which they were read, and by what they say."""
 
-    vectors: NDArray[np.float32]
     by_id: dict[str, int]
     by_text: dict[int, list[int]]
 
@@ -77,6 +75,23 @@ class ReadIndex:
         return [made[key] for key in keys]
 
 
+@dataclass(frozen=True)
+class ReadIndex(ReadDocuments):
+    """With their dense vectors [N, D]."""
+
+    vectors: NDArray[np.float32]
+
+
+def read_documents(store: Store) -> ReadDocuments:
+    """Which documents a store holds."""
+    by_id: dict[str, int] = {}
+    by_text: dict[int, list[int]] = {}
+    for row, (id, payload) in enumerate(store.scan(fields=["text", "title"])):
+        by_id[id] = row
+        by_text.setdefault(hash(plain(document_of(id, payload).content)), []).append(row)
+    return ReadDocuments(by_id, by_text)
+
+
 def read_index(store: Store, progress: Callable[[int, int], None] | None = None) -> ReadIndex:
     """Every dense vector of a store, in memory: N × D × 4 bytes. progress: (read, of how many).
 
@@ -85,21 +100,16 @@ def read_index(store: Store, progress: Callable[[int, int], None] | None = None)
     width, count = store.manifest.dense_dim, store.count()
     if width is None or not count:
         raise TrichromeError(f"the index holds no {'dense vectors' if count else 'documents'} to train with")
-    vectors = np.empty((count, width), np.float32)
-    by_id: dict[str, int] = {}
-    by_text: dict[int, list[int]] = {}
-    documents = store.scan(fields=["text", "title"])
-    while chunk := list(islice(documents, _READ)):
-        start, ids = len(by_id), [id for id, _ in chunk]
-        dense = store.embeddings(store.rows_of(ids)).dense
+    documents = read_documents(store)
+    ids, vectors = list(documents.by_id), np.empty((count, width), np.float32)
+    for start in range(0, count, _READ):
+        some = ids[start : start + _READ]
+        dense = store.embeddings(store.rows_of(some)).dense
         assert dense is not None
-        vectors[start : start + len(ids)] = dense
-        for row, (id, payload) in enumerate(chunk, start):
-            by_id[id] = row
-            by_text.setdefault(hash(plain(document_of(id, payload).content)), []).append(row)
+        vectors[start : start + len(some)] = dense
         if progress is not None:
-            progress(len(by_id), count)
-    return ReadIndex(vectors, by_id, by_text)
+            progress(start + len(some), count)
+    return ReadIndex(documents.by_id, documents.by_text, vectors)
 
 
 def answered(answers: Sequence[NDArray[np.int64]], skip_bad: bool, where: str) -> int:
