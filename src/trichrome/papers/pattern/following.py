@@ -8,10 +8,10 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from trichrome.papers.pattern.towers import Texts, Tower
-from trichrome.papers.pattern.training import Loss, Plan, Read, set_rate, shuffled
+from trichrome.papers.pattern.training import Loss, Plan, Read, descend, shuffled
 from trichrome.training.coded import DEPTH, CodedIndex, with_answers
 from trichrome.training.frozen import FrozenIndex
 
@@ -26,27 +26,16 @@ def follow(
     The loss sees each query's `depth` best documents by the tower and the index as they are, and its answers.
     The index's own parameters are trained with it where it has any, at `share` times the rate.
     """
-    train, draw = read.collection.train, np.random.default_rng(plan.seed)
+    train = read.collection.train
     order = shuffled(len(train), plan.rows)
-    own = [p for p in tower.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(own, lr=plan.rate, weight_decay=0.01, fused=True)
-    for parameter in index.parameters():
-        optimiser.add_param_group({"params": [parameter], "weight_decay": 0.0})
-    losses = []
-    for step in range(plan.steps):
+
+    def value(step: int, draw: np.random.Generator) -> Tensor:
         rows = order(step, draw)
         queries = tower([read.queries[i] for i in rows])  # [B, D]
         documents, target = with_answers(index.nearest(queries, depth), [train.answers[i] for i in rows])
-        value = loss(index(queries, documents), target)
-        set_rate(optimiser, plan, step)
-        for group in optimiser.param_groups[1:]:
-            group["lr"] *= share
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(own, 1.0)
-        optimiser.step()
-        losses.append(value.item())
-    return losses
+        return loss(index(queries, documents), target)
+
+    return descend(plan, tower.parameters(), value, index.parameters(), share)
 
 
 def towards(
@@ -60,17 +49,10 @@ def towards(
 
     loss: (made, wanted), both [B, d] → scalar.
     """
-    draw, order = np.random.default_rng(plan.seed), shuffled(len(texts), plan.rows)
-    own = [p for p in tower.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(own, lr=plan.rate, weight_decay=0.01, fused=True)
-    losses = []
-    for step in range(plan.steps):
+    order = shuffled(len(texts), plan.rows)
+
+    def value(step: int, draw: np.random.Generator) -> Tensor:
         rows = order(step, draw)  # [B]
-        value = loss(tower([texts[i] for i in rows]), torch.from_numpy(wanted[rows]))
-        set_rate(optimiser, plan, step)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(value)
-        nn.utils.clip_grad_norm_(own, 1.0)
-        optimiser.step()
-        losses.append(value.item())
-    return losses
+        return loss(tower([texts[i] for i in rows]), torch.from_numpy(wanted[rows]))
+
+    return descend(plan, tower.parameters(), value)

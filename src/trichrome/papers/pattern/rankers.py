@@ -20,7 +20,7 @@ from trichrome import scoring
 from trichrome.encoder.batching import collate, token_budget_batches
 from trichrome.papers.pattern.paper import Scale
 from trichrome.papers.pattern.towers import BUDGET, BagTower, EncoderTower, Texts
-from trichrome.papers.pattern.training import Negatives, Plan, Read, Rows, Teacher, set_rate, shuffled
+from trichrome.papers.pattern.training import Negatives, Plan, Read, Rows, Teacher, descend, shuffled
 from trichrome.training.encoded import Encoded, concatenate, encode
 from trichrome.training.losses import infonce
 from trichrome.training.target import Target
@@ -104,12 +104,10 @@ def ranker(read: Read, scale: Scale, seed: int) -> Ranker:
 def fit_ranker(read: Read, model: Ranker, plan: Plan, negatives: Negatives) -> list[float]:
     """Train a ranker to put a query's answer before its negatives: cross-entropy over them; returns the loss
     of each step."""
-    train, draw = read.collection.train, np.random.default_rng(plan.seed)
+    train = read.collection.train
     order = shuffled(len(train), plan.rows)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.01, fused=True)
-    losses = []
-    for step in range(plan.steps):
+
+    def value(step: int, draw: np.random.Generator) -> Tensor:
         queries = order(step, draw)  # [B]
         answer = np.array([draw.choice(train.answers[q]) for q in queries])
         rows = np.concatenate([answer[:, None], negatives(queries, draw)], 1)  # [B, n]
@@ -117,14 +115,9 @@ def fit_ranker(read: Read, model: Ranker, plan: Plan, negatives: Negatives) -> l
         positive[:, 0] = True
         answers = np.stack([np.isin(row, train.answers[q]) for row, q in zip(rows, queries, strict=True)])
         target = Target(positive, positive | ~torch.from_numpy(answers))
-        set_rate(optimiser, plan, step)
-        value = infonce(scored(read, model, queries, rows), target, temperature=1)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(value)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        losses.append(value.item())
-    return losses
+        return infonce(scored(read, model, queries, rows), target, temperature=1)
+
+    return descend(plan, model.parameters(), value)
 
 
 def scored(read: Read, model: Ranker, queries: Rows, passages: Rows) -> Tensor:

@@ -5,7 +5,7 @@ B queries of a batch · C passages: one answer of each query, then n negatives o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -98,14 +98,10 @@ def fit(
     given one target for each, with its scores.
     """
     split = read.collection.train
-    draw = np.random.default_rng(plan.seed)
-    order = order or shuffled(len(split), plan.rows)
-    modules = {id(t): t for t in (query_tower, passage_tower)}.values()
-    parameters = [p for tower in modules for p in tower.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.01, fused=True)
-    losses = []
-    for step in range(plan.steps):
-        queries = order(step, draw)  # [B]
+    turn = order or shuffled(len(split), plan.rows)
+
+    def value(step: int, draw: np.random.Generator) -> Tensor:
+        queries = turn(step, draw)  # [B]
         chosen = np.array([draw.choice(split.answers[q]) for q in queries])
         extra = np.empty((len(queries), 0), np.int64) if negatives is None else negatives(queries, draw)
         passages = np.concatenate([chosen, extra.ravel()])  # [C]
@@ -114,15 +110,42 @@ def fit(
             target = Target(target.positive, target.mask & _own(len(queries), extra.shape[1]))
         known = [torch.from_numpy(scores(queries, passages)) for scores in teachers]
         targets = [Target(target.positive, target.mask, scores) for scores in known] or [target]
-        set_rate(optimiser, plan, step)
         q = query_tower([read.queries[i] for i in queries])  # [B, d]
         p = passage_tower([read.passages[i] for i in passages])  # [C, d]
-        value = loss(q @ p.T, *targets)
+        return loss(q @ p.T, *targets)
+
+    modules = {id(t): t for t in (query_tower, passage_tower)}.values()
+    return descend(plan, [p for tower in modules for p in tower.parameters()], value)
+
+
+def descend(
+    plan: Plan,
+    parameters: Iterable[nn.Parameter],
+    value: Callable[[int, np.random.Generator], Tensor],
+    beside: Iterable[nn.Parameter] = (),
+    share: float = 1.0,
+) -> list[float]:
+    """AdamW on those parameters that are trained, a plan's steps; returns the loss of each.
+
+    value: the loss of a step, by its number and the plan's random numbers. beside: parameters that are
+    trained at `share` times the rate, and neither decayed nor clipped.
+    """
+    own = [p for p in parameters if p.requires_grad]
+    draw = np.random.default_rng(plan.seed)
+    optimiser = torch.optim.AdamW(own, lr=plan.rate, weight_decay=0.01, fused=True)
+    for parameter in beside:
+        optimiser.add_param_group({"params": [parameter], "weight_decay": 0.0})
+    losses = []
+    for step in range(plan.steps):
+        made = value(step, draw)
+        rate = plan.rate * (min(1.0, (step + 1) / max(1, plan.steps // 10)) * (1 - step / plan.steps))
+        for i, group in enumerate(optimiser.param_groups):
+            group["lr"] = rate * (share if i else 1.0)
         optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.autograd.backward(made)
+        nn.utils.clip_grad_norm_(own, 1.0)
         optimiser.step()
-        losses.append(value.item())
+        losses.append(made.item())
     return losses
 
 
@@ -155,13 +178,6 @@ def by_topic(labels: NDArray[np.int64], rows: int) -> Order:
         return waiting.pop()
 
     return take
-
-
-def set_rate(optimiser: torch.optim.Optimizer, plan: Plan, step: int) -> None:
-    """The rate of a step, from 0."""
-    share = min(1.0, (step + 1) / max(1, plan.steps // 10)) * (1 - step / plan.steps)
-    for group in optimiser.param_groups:
-        group["lr"] = plan.rate * share
 
 
 def search(read: Read, query_tower: Tower, passage_tower: Tower, k: int = METRICS_DEPTH) -> Rows:
