@@ -12,7 +12,14 @@ from rich.text import Text
 
 from trichrome.cli.console import Stopped, note, out, print_json, stages
 from trichrome.cli.search import feedback_of
-from trichrome.cli.settings import JsonOption, ModelOption, PrecisionOption, open_model
+from trichrome.cli.settings import (
+    FeedbackOption,
+    JsonOption,
+    ModelOption,
+    PrecisionOption,
+    ReviserOption,
+    open_model,
+)
 from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
@@ -48,12 +55,8 @@ def evaluate(
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder for TREC runs, results.json, .md and .png.")
     ] = None,
-    feedback: Annotated[
-        int, typer.Option(min=0, help="Search twice: so many of the first hits make the query better.")
-    ] = 0,
-    reviser: Annotated[
-        Path | None, typer.Option(help="What --feedback makes it with, a trained file; else Rocchio's sum.")
-    ] = None,
+    feedback: FeedbackOption = 0,
+    reviser: ReviserOption = None,
     model: ModelOption = "small",
     documents: Annotated[
         str | None, typer.Option(help="Of a query tower: the model that encodes the documents.")

@@ -12,7 +12,7 @@ import typer
 
 from trichrome.cli.console import counting_cuts, note, print_json
 from trichrome.cli.hits import print_hits
-from trichrome.cli.settings import JsonOption, existing_store, open_model
+from trichrome.cli.settings import FeedbackOption, JsonOption, ReviserOption, existing_store, open_model
 from trichrome.errors import TrichromeError
 
 if TYPE_CHECKING:
@@ -48,12 +48,8 @@ def search(
     preset: Annotated[
         Literal["m3", "long"], typer.Option(help="The paper's weights, for passages or long documents.")
     ] = "m3",
-    feedback: Annotated[
-        int, typer.Option(min=0, help="Search twice: so many of the first hits make the query better.")
-    ] = 0,
-    reviser: Annotated[
-        Path | None, typer.Option(help="What --feedback makes it with, a trained file; else Rocchio's sum.")
-    ] = None,
+    feedback: FeedbackOption = 0,
+    reviser: ReviserOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show which tokens made the scores.")] = False,
     model: Annotated[str | None, typer.Option("--model", "-m", help="If the index's was moved.")] = None,
     as_json: JsonOption = False,

@@ -29,6 +29,14 @@ PrecisionOption = Annotated[
         "exported in; int8 runs on onnxruntime.",
     ),
 ]
+FeedbackOption = Annotated[
+    int,
+    typer.Option("--feedback", min=0, help="Search twice: so many of the first hits make the query better."),
+]
+ReviserOption = Annotated[
+    Path | None,
+    typer.Option("--reviser", help="What --feedback makes it with, a trained file; else Rocchio's sum."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 
 
