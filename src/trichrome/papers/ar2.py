@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trichrome.papers.pattern.citations import citation
 from trichrome.papers.pattern.collection import titles_and_rests
-from trichrome.papers.pattern.intervals import of_arms
-from trichrome.papers.pattern.mining import anywhere, drawn, hard
+from trichrome.papers.pattern.intervals import of_runs
+from trichrome.papers.pattern.mining import anywhere, drawn, unanswering
 from trichrome.papers.pattern.paper import Expectation, Line, Measured, Paper, Plot, Setting
 from trichrome.papers.pattern.rankers import fit_ranker, ranker, teacher
 from trichrome.papers.pattern.towers import Tower, nearest, vectors
@@ -64,8 +64,8 @@ def run(setting: Setting) -> Measured:
     lines = {name: Line([(i, mean(x[:, i])) for i in range(ROUNDS + 1)]) for name, x in curves.items()}
     return Measured(
         intervals={
-            OF_STATIC: of_arms(new[:, -1], old[:, -1], 100),
-            OF_ROUNDS: of_arms(new[:, -1], new[:, 1], 100),
+            OF_STATIC: of_runs(new[:, -1], old[:, -1]),
+            OF_ROUNDS: of_runs(new[:, -1], new[:, 1]),
         },
         sources=[collection.source],
         identities=identities(),
@@ -87,19 +87,19 @@ def arms(setting: Setting, read: Read, seed: int) -> tuple[list[Hits], list[Hits
     first = setting.of(5000, 20) * 1e-6
     fit(read, start, start, plan(0, 2 * steps, first), baseline, negatives=anywhere(read, EACH))
     known = vectors(start, read.passages)
-    found = drawn(hard(read, start, DEPTH, known), EACH)
-    static, rounds = [first_five(read, start, known)], [first_five(read, start, known)]
+    found = drawn(unanswering(read, vectors(start, read.queries), known, DEPTH), EACH)
+    static = rounds = [first_five(read, start, known)]
     fit_ranker(read, judge, plan(1, 2 * steps, first), found)
     old, new = deepcopy(start), deepcopy(start)
     for i in range(1, ROUNDS + 1):
         fit(read, old, old, plan(10 + i, steps), baseline, negatives=found)
-        static.append(first_five(read, old, vectors(old, read.passages)))
-        live = drawn(hard(read, new, DEPTH, known), EACH)
+        static = [*static, first_five(read, old, vectors(old, read.passages))]
+        live = drawn(unanswering(read, vectors(new, read.queries), known, DEPTH), EACH)
         fit_ranker(read, judge, plan(20 + i, steps), live)
         scores = teacher(read, judge)
         fit(read, new, new, plan(10 + i, steps), treatment, negatives=live, teachers=(scores,))
         known = vectors(new, read.passages)
-        rounds.append(first_five(read, new, known))
+        rounds = [*rounds, first_five(read, new, known)]
     return static, rounds
 
 

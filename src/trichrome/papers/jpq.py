@@ -15,7 +15,7 @@ from trichrome.index.pq import ProductQuantiser, train_quantiser
 from trichrome.papers.pattern.citations import citation
 from trichrome.papers.pattern.collection import titles_and_texts
 from trichrome.papers.pattern.following import follow
-from trichrome.papers.pattern.intervals import of_arms
+from trichrome.papers.pattern.intervals import of_runs
 from trichrome.papers.pattern.paper import Expectation, Line, Measured, Paper, Plot, Setting
 from trichrome.papers.pattern.towers import Tower, nearest, vectors
 from trichrome.papers.pattern.training import Plan, Read, fit, quality
@@ -69,7 +69,7 @@ def run(setting: Setting) -> Measured:
         setting.tell("seeds", seed + 1, seeds)
     arms = {name: np.stack([of[name, sizes[1]] for of in found]) for name in ARMS}  # [S, Q]
     return Measured(
-        intervals={measure: of_arms(arms["JPQ"], arms[name], 100) for measure, name in OVER.items()},
+        intervals={measure: of_runs(arms["JPQ"], arms[name]) for measure, name in OVER.items()},
         sources=[collection.source],
         identities=identities(),
         figures={f"nDCG@10, {name}": float(values.mean()) for name, values in arms.items()},

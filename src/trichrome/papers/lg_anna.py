@@ -75,14 +75,14 @@ def run(setting: Setting) -> Measured:
             )
             fit(labelled, tower, tower, plan, loss, negatives=drawn(judged.kept(masks, TOP), EACH))
             found[arm].append(quality(collection.test, search(known, tower, tower))[NDCG])
-        for arm in (ADAPTIVE, RELATIVE):
-            shares = judged.shares(gone[arm])
-            for name, share in shares.items():
+        shares = {arm: judged.shares(gone[arm]) for arm in (ADAPTIVE, RELATIVE)}
+        for arm in shares:
+            for name, share in shares[arm].items():
                 figures.setdefault(f"{name}, {arm}", []).append(float(share.mean()))
             figures.setdefault(f"precision, {arm}", []).append(judged.precision(gone[arm]))
         figures.setdefault("planted answers among the candidates", []).append(judged.planted.mean())
-        recall.append(judged.shares(gone[ADAPTIVE])["recall"])
-        others.append(judged.shares(gone[ADAPTIVE])["removed of the others"])
+        recall.append(shares[ADAPTIVE]["recall"])
+        others.append(shares[ADAPTIVE]["removed of the others"])
         setting.tell("seeds", seed + 1, seeds)
     return Measured(
         intervals={REGAINED: of_runs(found[ADAPTIVE], found[NONE]), FOUND: of_runs(recall, others)},

@@ -13,7 +13,7 @@ from torch import nn
 from trichrome.papers.pattern.citations import citation
 from trichrome.papers.pattern.collection import titles_and_translations
 from trichrome.papers.pattern.impacts import best, impacts
-from trichrome.papers.pattern.intervals import of_arms
+from trichrome.papers.pattern.intervals import of_runs
 from trichrome.papers.pattern.paper import Expectation, Line, Measured, Paper, Plot, Setting
 from trichrome.papers.pattern.towers import nearest, vectors
 from trichrome.papers.pattern.training import Plan, Read, Rows, fit, quality, shuffled
@@ -63,8 +63,8 @@ def run(setting: Setting) -> Measured:
         setting.tell("seeds", seed + 1, seeds)
     made = {s: {name: np.stack(rows) for name, rows in of.items()} for s, of in found.items()}  # [S, K, Q]
     last, one = len(COUNTS) - 1, COUNTS.index(1)
-    over = {OVER[s]: of_arms(a["LoL"][:, last], a["plain"][:, last], 100) for s, a in made.items()}
-    kept = {KEPT[s]: of_arms(a["LoL"][:, last], a["LoL"][:, one], 100) for s, a in made.items()}
+    over = {OVER[s]: of_runs(a["LoL"][:, last], a["plain"][:, last]) for s, a in made.items()}
+    kept = {KEPT[s]: of_runs(a["LoL"][:, last], a["LoL"][:, one]) for s, a in made.items()}
     return Measured(
         intervals=over | kept,
         sources=[collection.source],

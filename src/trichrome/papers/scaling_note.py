@@ -17,7 +17,7 @@ from trichrome.encoder.small import BASE
 from trichrome.papers.pattern.citations import citation
 from trichrome.papers.pattern.collection import titles_and_texts
 from trichrome.papers.pattern.following import towards
-from trichrome.papers.pattern.intervals import of_arms, over_seeds
+from trichrome.papers.pattern.intervals import of_runs, over_seeds
 from trichrome.papers.pattern.paper import Expectation, Measured, Paper, Setting
 from trichrome.papers.pattern.timing import milliseconds_each
 from trichrome.papers.pattern.towers import EncoderTower, nearest, vectors
@@ -80,8 +80,8 @@ def run(setting: Setting) -> Measured:
     half = [float(mine - theirs / 2) for theirs, mine in spent]
     return Measured(
         intervals={
-            KEPT: of_arms(made, 0.95 * np.tile(best, (seeds, 1)), 100),
-            LEARNT: of_arms(made, np.tile(cut, (seeds, 1)), 100),
+            KEPT: of_runs(made, 0.95 * np.tile(best, (seeds, 1))),
+            LEARNT: of_runs(made, np.tile(cut, (seeds, 1))),
             COST: over_seeds(half),
         },
         sources=[collection.source],

@@ -12,7 +12,7 @@ from torch import Tensor
 from trichrome.papers.pattern.citations import citation
 from trichrome.papers.pattern.collection import titles_and_rests
 from trichrome.papers.pattern.following import follow
-from trichrome.papers.pattern.intervals import of_arms
+from trichrome.papers.pattern.intervals import of_runs
 from trichrome.papers.pattern.mining import anywhere, drawn, hard
 from trichrome.papers.pattern.paper import Expectation, Measured, Paper, Setting
 from trichrome.papers.pattern.towers import Tower, nearest, vectors
@@ -70,7 +70,7 @@ def run(setting: Setting) -> Measured:
         (OF_STAR, RECALL, STAR, RANDOM),
     )
     return Measured(
-        intervals={what: of_arms(of(new, m), of(old, m), 100) for what, m, new, old in pairs},
+        intervals={what: of_runs(of(new, m), of(old, m)) for what, m, new, old in pairs},
         sources=[collection.source],
         identities=identities(),
         figures={f"{m}, {name}": mean(of(name, m)) / 100 for name in made for m in (MRR, RECALL)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from scipy.stats import t as student
 
 from trichrome.evaluation.significance import SAMPLES, resampled_means
 from trichrome.papers.pattern.paper import Interval
+
+#: [Q] of each run, in a list or as [S, Q].
+Runs: TypeAlias = "Sequence[NDArray[Any]] | NDArray[Any]"
 
 
 def over_seeds(differences: Sequence[float], scale: float = 1.0) -> Interval:
@@ -37,14 +40,7 @@ def over_queries(treatment: NDArray[Any], baseline: NDArray[Any], scale: float =
     return Interval(effect, float(low), float(high), len(values), f"paired bootstrap, {SAMPLES} samples")
 
 
-def of_arms(treatment: NDArray[Any], baseline: NDArray[Any], scale: float = 1.0) -> Interval:
-    """Both [S, Q], a number for each seed and query: over the seeds' means, or over queries with one seed."""
-    if len(treatment) > 1:
-        return over_seeds((treatment.mean(1) - baseline.mean(1)).tolist(), scale)
-    return over_queries(treatment, baseline, scale)
-
-
-def of_runs(treatment: Sequence[NDArray[Any]], baseline: Sequence[NDArray[Any]]) -> Interval:
+def of_runs(treatment: Runs, baseline: Runs) -> Interval:
     """In points, of runs of [Q] values each: over seeds where there are several runs, else over queries."""
     if len(treatment) > 1:
         return over_seeds([float((a - b).mean()) for a, b in zip(treatment, baseline, strict=True)], 100)

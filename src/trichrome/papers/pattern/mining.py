@@ -9,14 +9,15 @@ from trichrome.papers.pattern.towers import Tower, nearest, vectors
 from trichrome.papers.pattern.training import Negatives, Read, Rows
 
 
-def hard(read: Read, tower: Tower, depth: int, passages: NDArray[np.float32] | None = None) -> Rows:
-    """Each training query's first passages by a tower that don't answer it: [Q, depth], the best first.
-    passages: their vectors by that tower, where they are known."""
+def hard(read: Read, tower: Tower, depth: int) -> Rows:
+    """Each training query's first passages by a tower that don't answer it: [Q, depth], the best first."""
+    return unanswering(read, vectors(tower, read.queries), vectors(tower, read.passages), depth)
+
+
+def unanswering(read: Read, queries: NDArray[np.float32], passages: NDArray[np.float32], depth: int) -> Rows:
+    """The same by vectors of the training queries [Q, d] and the passages [N, d]."""
     answers = read.collection.train.answers
-    most = max(map(len, answers))
-    if passages is None:
-        passages = vectors(tower, read.passages)
-    rows, _ = nearest(vectors(tower, read.queries), passages, depth + most)
+    rows, _ = nearest(queries, passages, depth + max(map(len, answers)))
     return np.stack([row[~np.isin(row, own)][:depth] for row, own in zip(rows, answers, strict=True)])
 
 

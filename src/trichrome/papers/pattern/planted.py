@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trichrome.negatives.filters import too_high
 from trichrome.negatives.settings import Rules
 from trichrome.papers.pattern.collection import Split
-from trichrome.papers.pattern.mining import hard
+from trichrome.papers.pattern.mining import unanswering
 from trichrome.papers.pattern.towers import Tower, vectors
 from trichrome.papers.pattern.training import Read, Rows
 
@@ -42,8 +42,8 @@ class Judged:
     @classmethod
     def by(cls, tower: Tower, labelled: Read, known: Read, depth: int) -> Judged:
         """What a tower finds, and how it scores that. known: with all answers."""
-        rows = hard(labelled, tower, depth)
         queries, passages = vectors(tower, labelled.queries), vectors(tower, labelled.passages)
+        rows = unanswering(labelled, queries, passages, depth)
         label = np.concatenate(labelled.collection.train.answers)
         return cls(
             rows,
