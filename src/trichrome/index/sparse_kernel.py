@@ -14,6 +14,8 @@ from trichrome.embeddings import Sparse
 Array = NDArray[Any]
 
 _MARKS = 4096
+#: Ids of a text that `_marked` looks at together.
+_AT_ONCE = 8
 
 
 def build_postings(sparse: Sparse) -> dict[str, Array]:
@@ -85,16 +87,37 @@ def score_one(
     """The score of the text that holds ids[begin:end]; the parts are added in the order of the ids, as
     `accumulate` adds them. marks: of the query, by `marks_of`."""
     total = np.float32(0.0)
-    q = 0
-    for p in range(np.uint64(begin), np.uint64(end)):  # unsigned: no look at whether it counts from the end
-        if marks[np.uint32(ids[p]) & np.uint32(_MARKS - 1)]:
-            while q < len(query_ids) and query_ids[q] < ids[p]:
-                q += 1
-            if q == len(query_ids):
-                break
-            if query_ids[q] == ids[p]:
-                total += query_weights[q] * weights[p]
+    q, p, stop = 0, np.uint64(begin), np.uint64(end)  # unsigned: no look at whether they count from the end
+    while p < stop:
+        after = min(stop, p + np.uint64(_AT_ONCE))
+        if after - p == np.uint64(_AT_ONCE) and not _marked(marks, ids, p):
+            p = after
+        while p < after:
+            if marks[np.uint32(ids[p]) & np.uint32(_MARKS - 1)]:
+                while q < len(query_ids) and query_ids[q] < ids[p]:
+                    q += 1
+                if q == len(query_ids):
+                    return total
+                if query_ids[q] == ids[p]:
+                    total += query_weights[q] * weights[p]
+            p += np.uint64(1)
     return total
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _marked(marks: Array, ids: Array, p: Any) -> Any:
+    """Whether any of eight ids from p on is marked: one question, mostly answered no, instead of eight."""
+    low = np.uint32(_MARKS - 1)
+    return (
+        marks[np.uint32(ids[p]) & low]
+        | marks[np.uint32(ids[p + np.uint64(1)]) & low]
+        | marks[np.uint32(ids[p + np.uint64(2)]) & low]
+        | marks[np.uint32(ids[p + np.uint64(3)]) & low]
+        | marks[np.uint32(ids[p + np.uint64(4)]) & low]
+        | marks[np.uint32(ids[p + np.uint64(5)]) & low]
+        | marks[np.uint32(ids[p + np.uint64(6)]) & low]
+        | marks[np.uint32(ids[p + np.uint64(7)]) & low]
+    )
 
 
 def top_k(scores: Array, allowed: Array, k: int, floor: float = -np.inf) -> Array:
