@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from trichrome import scoring
+from trichrome.embeddings import SIGNALS, Embeddings, MultiVector, Sparse
 from trichrome.papers.pattern.collection import Collection, collect
 from trichrome.papers.pattern.paper import Source
-from trichrome.papers.pattern.teachers import Teachers
-from trichrome.papers.tas_balanced import IN_BATCH, dual, identities, mine, of_mined
+from trichrome.papers.pattern.teachers import SCALE, Teachers
+from trichrome.papers.tas_balanced import IN_BATCH, drawn, dual, identities, mine
 from trichrome.training.losses import margin_mse
 from trichrome.training.target import Target
 
@@ -25,8 +27,16 @@ def teachers(collection: Collection) -> Teachers:
     rows = np.unique(np.concatenate(collection.train.answers))
     place = np.full(len(collection.passages), -1)
     place[rows] = np.arange(len(rows))
-    scores = np.arange(20 * len(rows), dtype=np.float32).reshape(20, -1)
-    return Teachers(np.eye(20, dtype=np.float32), scores, -scores, place)
+    return Teachers(random_embeddings(len(collection.train), 0), random_embeddings(len(rows), 1), place)
+
+
+def random_embeddings(count: int, seed: int) -> Embeddings:
+    """Dense [n, 4], a token of each of five with a weight, two vectors of each."""
+    draw = np.random.default_rng(seed)
+    weights = draw.random(count, np.float32)
+    sparse = Sparse(np.arange(count + 1), draw.integers(0, 5, count).astype(np.int32), weights)
+    vectors = MultiVector(np.arange(0, 2 * count + 1, 2), draw.random((2 * count, 3), np.float32))
+    return Embeddings(draw.random((count, 4), np.float32), sparse, vectors)
 
 
 def test_each_teacher_knows_its_own_pairs(collection: Collection, teachers: Teachers) -> None:
@@ -37,28 +47,31 @@ def test_each_teacher_knows_its_own_pairs(collection: Collection, teachers: Teac
     eye = np.eye(3, dtype=bool)
     assert np.array_equal(~np.isnan(pair), np.hstack([eye, eye]))
     assert np.array_equal(~np.isnan(batch), np.hstack([np.ones((3, 3), bool), ~eye]))
+    known = {name: scoring.score(name, teachers.queries, teachers.passages) for name in SIGNALS}
+    together = SCALE * scoring.weighted(known, normalise=True)
     for b, q in enumerate(queries):
-        assert pair[b, b] == teachers.pair[q, teachers.place[answers[b]]] == -batch[b, b]
-        assert pair[b, 3 + b] == teachers.pair[q, teachers.place[negatives[b]]]
+        of_answer, of_negative = (teachers.place[rows[b]] for rows in (answers, negatives))
+        assert pair[b, b] == pytest.approx(together[q, of_answer], rel=1e-5)
+        assert pair[b, 3 + b] == pytest.approx(together[q, of_negative], rel=1e-5)
         other = (b + 1) % 3
-        assert batch[b, 3 + other] == teachers.batch[q, teachers.place[negatives[other]]]
+        of_other = teachers.place[negatives[other]]
+        assert batch[b, 3 + other] == pytest.approx(SCALE * known["multivector"][q, of_other], rel=1e-5)
 
 
 def test_mined_passages_answer_other_training_queries(collection: Collection, teachers: Teachers) -> None:
     of_training = {int(row) for rows in collection.train.answers for row in rows}
-    for answers, rows in zip(collection.train.answers, mine(collection, teachers), strict=True):
+    for q, (answers, (rows, scores)) in enumerate(
+        zip(collection.train.answers, mine(collection, teachers), strict=True)
+    ):
         assert 1 <= len(rows) <= 20
         assert {*rows.tolist()} <= of_training - {*answers.tolist()}
+        assert np.array_equal(scores, teachers.pair(np.full(len(rows), q), rows))
 
 
-def test_mined_passages_are_drawn_over_bins(collection: Collection, teachers: Teachers) -> None:
-    mined = mine(collection, teachers)
-    teachers.pair[0, teachers.place[mined[0]]] = [9.0] + [0.0] * (len(mined[0]) - 1)
-    even, uneven = of_mined(teachers, mined, 10), of_mined(teachers, mined, 1)
+def test_mined_passages_are_drawn_over_bins() -> None:
+    mined = [(np.arange(20), np.array([9.0] + [0.0] * 19, np.float32))]
     draw = np.random.default_rng(0)
-    counts = [
-        sum(take(np.array([0]), draw)[0, 0] == mined[0][0] for _ in range(200)) for take in (even, uneven)
-    ]
+    counts = [sum(drawn(mined, bins)(np.array([0]), draw)[0, 0] == 0 for _ in range(200)) for bins in (10, 1)]
     assert 70 < counts[0] < 130  # one of two bins
     assert counts[1] < 30  # one of twenty
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trichrome import scoring
-from trichrome.embeddings import MultiVector
+from trichrome.embeddings import SIGNALS, Embeddings
 from trichrome.papers.pattern.collection import Collection
 from trichrome.papers.pattern.encodings import encoded
 from trichrome.papers.pattern.paper import Setting
@@ -23,12 +23,11 @@ SCALE = 50.0
 
 @dataclass(frozen=True)
 class Teachers:
-    """Of Q training queries and P passages, the answers of any of them: vectors [Q, D] of the queries, scores
-    [Q, P] of the teacher of pairs and of the one of batches, place of a passage's row among the P."""
+    """queries: Q training queries. passages: P, the answers of any of them. place [N]: a row of the
+    collection → among the P, or −1. Scores are computed when they are asked for, of what a step holds."""
 
-    queries: NDArray[np.float32]
-    pair: NDArray[np.float32]
-    batch: NDArray[np.float32]
+    queries: Embeddings
+    passages: Embeddings
     place: NDArray[np.int64]
 
     @classmethod
@@ -36,18 +35,22 @@ class Teachers:
         """The built-in model: all its three scores together for pairs, the multi-vector one for batches."""
         rows = np.unique(np.concatenate(collection.train.answers))
         texts = [collection.passages[i] for i in rows]
-        signals = ("dense", "sparse", "multivector")
-        q = encoded(collection.train.texts, "query", QUERY, signals, setting.tell)
-        p = encoded(texts, "passage", PASSAGE, signals, setting.tell)
-        assert p.multivector is not None  # kept as float16, which every query would turn into float32
-        tokens = MultiVector(p.multivector.offsets, np.asarray(p.multivector.vectors, np.float32))
-        p = replace(p, multivector=tokens)
-        scores = {name: scoring.score(name, q, p) for name in signals}
+        q = encoded(collection.train.texts, "query", QUERY, SIGNALS, setting.tell)
+        p = encoded(texts, "passage", PASSAGE, SIGNALS, setting.tell)
         place = np.full(len(collection.passages), -1)
         place[rows] = np.arange(len(rows))
-        assert q.dense is not None
-        pair = scoring.weighted(scores, normalise=True)
-        return cls(np.array(q.dense, np.float32), SCALE * pair, SCALE * scores["multivector"], place)
+        return cls(q, p, place)
+
+    def pair(self, queries: Rows, passages: Rows) -> NDArray[np.float32]:
+        """[B] queries, and a passage of each [B] → [B]."""
+        q, p = self.queries[queries], self.passages[self.place[passages]]
+        scores = {name: scoring.score_pairs(name, q, p) for name in q.signals}
+        return SCALE * scoring.weighted(scores, normalise=True)
+
+    def batch(self, queries: Rows, passages: Rows) -> NDArray[np.float32]:
+        """[B] queries, [C] passages → [B, C]."""
+        q, p = self.queries[queries], self.passages[self.place[passages]]
+        return np.float32(SCALE) * scoring.score("multivector", q, p)
 
     def both(self) -> Sequence[Teacher]:
         """For a step's B answers and B negatives: the first knows a query's own two passages, the second its
@@ -55,10 +58,13 @@ class Teachers:
 
         def pairs(queries: Rows, passages: Rows) -> NDArray[np.float32]:
             own = np.tile(np.eye(len(queries), dtype=bool), 2)
-            return np.where(own, self.pair[np.ix_(queries, self.place[passages])], np.float32(np.nan))
+            made = np.full(own.shape, np.nan, np.float32)
+            of, column = np.nonzero(own)
+            made[own] = self.pair(queries[of], passages[column])
+            return made
 
         def batch(queries: Rows, passages: Rows) -> NDArray[np.float32]:
             negative = np.hstack([np.zeros((len(queries),) * 2, bool), np.eye(len(queries), dtype=bool)])
-            return np.where(negative, np.float32(np.nan), self.batch[np.ix_(queries, self.place[passages])])
+            return np.where(negative, np.float32(np.nan), self.batch(queries, passages))
 
         return pairs, batch
