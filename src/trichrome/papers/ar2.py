@@ -15,10 +15,10 @@ from trichrome.papers.pattern.citations import citation
 from trichrome.papers.pattern.collection import titles_and_rests
 from trichrome.papers.pattern.intervals import of_runs
 from trichrome.papers.pattern.mining import anywhere, drawn, unanswering
-from trichrome.papers.pattern.paper import Expectation, Line, Measured, Paper, Plot, Setting
+from trichrome.papers.pattern.paper import Expectation, Line, Measured, Paper, Plot, Scale, Setting
 from trichrome.papers.pattern.rankers import fit_ranker, ranker, teacher
-from trichrome.papers.pattern.towers import Tower, nearest, vectors
-from trichrome.papers.pattern.training import Plan, Read, fit, mean
+from trichrome.papers.pattern.towers import vectors
+from trichrome.papers.pattern.training import Plan, Read, fit, mean, within
 from trichrome.training.losses import adversarial, infonce, listwise_kl
 from trichrome.training.target import Target
 
@@ -27,12 +27,18 @@ OF_STATIC = f"{RECALL}, the last round over as many steps on static hard negativ
 OF_ROUNDS = f"{RECALL}, the last round over the first"
 TEMPERATURE = 0.05
 #: λ: the share of the adversarial loss, the rest being that of the distillation.
-SHARE = 0.5
+SHARE = 0.1
 #: Candidates of the retriever that negatives are drawn from, and how many a query brings to a step.
 DEPTH, EACH = 50, 4
 ROUNDS = 3
 
 Hits: TypeAlias = "NDArray[np.bool_]"
+#: Of the retriever and of the ranker: steps of a round, queries of each, rates of the warm-up and the rounds.
+COURSES: dict[Scale, tuple[tuple[int, int, float, float], ...]] = {
+    "mini": ((30, 32, 5e-3, 1e-3), (30, 32, 5e-3, 1e-3)),
+    "small": ((100, 24, 2e-4, 2e-4), (20, 12, 2e-5, 2e-5)),
+    "gpu": ((200, 64, 2e-5, 2e-5), (200, 64, 2e-5, 2e-5)),
+}
 
 
 def baseline(scores: Tensor, target: Target) -> Tensor:
@@ -50,11 +56,11 @@ def run(setting: Setting) -> Measured:
     """From one warmed-up tower: AR2 in rounds, and as many steps on what the tower found at the start."""
     collection = titles_and_rests(
         setting.data,
-        train=setting.of(2000, 3000, 20000),
-        test=setting.of(500, 2000),
-        passages=setting.of(4000, 8000, 40000),
+        train=setting.of(2000, 6000, 20000),
+        test=setting.of(500, 3000),
+        passages=setting.of(4000, 9000, 40000),
     )
-    read, seeds = Read.of(collection), setting.of(setting.seeds, 1)
+    read, seeds = Read.of(collection, passage_tokens=setting.of(64, 48)), setting.of(setting.seeds, 1)
     pairs = []
     for seed in range(seeds):
         pairs.append(arms(setting, read, seed))
@@ -78,35 +84,28 @@ def run(setting: Setting) -> Measured:
 
 def arms(setting: Setting, read: Read, seed: int) -> tuple[list[Hits], list[Hits]]:
     """What the baseline and the treatment find at the start and after each round."""
-    steps, rows, rate = setting.of(30, 15, 200), setting.of(32, 12, 64), setting.of(1000, 20) * 1e-6
 
-    def plan(number: int, steps: int, rate: float = rate) -> Plan:
-        return Plan(steps, rows, rate, seed=1000 * number + seed)
+    def plan(of: int, number: int) -> Plan:
+        steps, rows, *rates = COURSES[setting.scale][of]
+        first = number == 0
+        return Plan(steps * (1 + first), rows, rates[not first], 10000 * of + 1000 * number + seed)
 
     start, judge = read.tower(setting.scale, seed), ranker(read, setting.scale, seed)
-    first = setting.of(5000, 20) * 1e-6
-    fit(read, start, start, plan(0, 2 * steps, first), baseline, negatives=anywhere(read, EACH))
+    fit(read, start, start, plan(0, 0), baseline, negatives=anywhere(read, EACH))
     known = vectors(start, read.passages)
     found = drawn(unanswering(read, vectors(start, read.queries), known, DEPTH), EACH)
-    static = rounds = [first_five(read, start, known)]
-    fit_ranker(read, judge, plan(1, 2 * steps, first), found)
+    static = rounds = [within(5, read, start, known)]
+    fit_ranker(read, judge, plan(1, 0), found)
     old, new = deepcopy(start), deepcopy(start)
     for i in range(1, ROUNDS + 1):
-        fit(read, old, old, plan(10 + i, steps), baseline, negatives=found)
-        static = [*static, first_five(read, old, vectors(old, read.passages))]
+        fit(read, old, old, plan(0, i), baseline, negatives=found)
+        static = [*static, within(5, read, old, vectors(old, read.passages))]
         live = drawn(unanswering(read, vectors(new, read.queries), known, DEPTH), EACH)
-        fit_ranker(read, judge, plan(20 + i, steps), live)
-        scores = teacher(read, judge)
-        fit(read, new, new, plan(10 + i, steps), treatment, negatives=live, teachers=(scores,))
+        fit_ranker(read, judge, plan(1, i), live)
+        fit(read, new, new, plan(0, i), treatment, negatives=live, teachers=[teacher(read, judge)])
         known = vectors(new, read.passages)
-        rounds = [*rounds, first_five(read, new, known)]
+        rounds = [*rounds, within(5, read, new, known)]
     return static, rounds
-
-
-def first_five(read: Read, tower: Tower, passages: NDArray[np.float32]) -> Hits:
-    """Whether a test query has an answer among the first five of the passages' vectors [N, d]: [Q]."""
-    rows, _ = nearest(vectors(tower, read.tests), passages, 5)
-    return np.asarray(read.collection.test.hits(rows).any(1))
 
 
 def identities() -> dict[str, bool]:

@@ -65,7 +65,7 @@ def run(setting: Setting) -> Measured:
 
 def _arm(setting: Setting, read: Read, loss: Loss, seed: int) -> tuple[float, float]:
     """(AUC, nDCG@10) of one training, in points."""
-    tower = read.tower(setting.scale, seed)
+    tower = read.tower(setting.scale, seed, layers=None)
     rate = 3e-3 if setting.scale == "mini" else 2e-5
     plan = Plan(setting.of(250, 40, 500), rows=setting.of(64, 20, 128), rate=rate, seed=seed)
     fit(read, tower, tower, plan, loss)

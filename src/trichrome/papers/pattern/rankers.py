@@ -8,23 +8,27 @@ look for the nearest word of the passage for every word of the query (late inter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trichrome import scoring
 from trichrome.encoder.batching import collate, token_budget_batches
 from trichrome.papers.pattern.paper import Scale
-from trichrome.papers.pattern.towers import BUDGET, BagTower, EncoderTower, Texts
+from trichrome.papers.pattern.towers import BUDGET, BagTower, EncoderTower, Texts, inferred
 from trichrome.papers.pattern.training import Negatives, Plan, Read, Rows, Teacher, descend, shuffled
 from trichrome.training.encoded import Encoded, concatenate, encode
 from trichrome.training.losses import infonce
 from trichrome.training.target import Target
 
+Scores: TypeAlias = "NDArray[np.float32]"
+#: Rows of queries [B] and of passages [B, n], each query's own → [B, n].
+Judge: TypeAlias = "Callable[[Rows, Rows], Scores]"
 #: What a mean of cosines is multiplied by before the first step; it is trained.
 SCALE = 20.0
 
@@ -50,6 +54,18 @@ class WordRanker(nn.Module):
         weights = (weights.exp() * q_counts)[:, None]  # [B, 1, Lq]
         mean = (near * weights).sum(2) / weights.sum(2).clamp(min=1e-6)
         return mean * self.scale.exp()
+
+    def frozen(self, queries: Texts, passages: Texts) -> Judge:
+        """Its scores of rows of these texts, as it is now."""
+
+        def judge(rows: Rows, columns: Rows) -> Scores:
+            with torch.no_grad():
+                made = self(
+                    [queries[i] for i in rows.tolist()], [passages[i] for i in columns.ravel().tolist()]
+                )
+            return np.asarray(made.numpy(), np.float32)
+
+        return judge
 
     def _places(self, texts: Texts) -> tuple[Tensor, Tensor]:
         """Rows of the table of word vectors [N, L], and which of them count."""
@@ -80,6 +96,18 @@ class TokenRanker(nn.Module):
         scores = scoring.multivector_scores(q.vectors, p.vectors, q.vector_mask, p.vector_mask)  # [B, B·n]
         own = torch.arange(len(passages)).view(len(queries), -1)  # [B, n]
         return scores.cpu().gather(1, own) * self.scale.exp()
+
+    def frozen(self, queries: Texts, passages: Texts) -> Judge:
+        """As `WordRanker.frozen`; every text is read once, whatever it is scored against."""
+        q, p = (inferred(self.network, self.config, texts, "multivector") for texts in (queries, passages))
+        scale = self.scale.exp().item()
+
+        def judge(rows: Rows, columns: Rows) -> Scores:
+            each = np.repeat(rows, columns.shape[1])
+            made = scoring.score_pairs("multivector", q[each], p[columns.ravel()])
+            return np.asarray(scale * made.reshape(columns.shape), np.float32)
+
+        return judge
 
     def _encoded(self, texts: Texts) -> Encoded:
         parts, order = [], []
@@ -127,16 +155,16 @@ def scored(read: Read, model: Ranker, queries: Rows, passages: Rows) -> Tensor:
 
 
 def teacher(read: Read, model: Ranker) -> Teacher:
-    """A ranker's scores of each query's own passages, as `fit` lays them out; of others it gives none."""
+    """A ranker's scores of each query's own passages, as `fit` lays them out, by its weights as they are now;
+    of others it gives none."""
+    judge = model.frozen(read.queries, read.passages)
 
-    def scores(queries: Rows, passages: Rows) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def scores(queries: Rows, passages: Rows) -> Scores:
         count = len(queries)
         own = np.arange(count, len(passages)).reshape(count, -1)  # [B, n]
         columns = np.concatenate([np.arange(count)[:, None], own], 1)  # [B, 1 + n]
         made = np.full((count, len(passages)), np.nan, np.float32)
-        with torch.no_grad():
-            known = scored(read, model, queries, passages[columns])
-        np.put_along_axis(made, columns, known.numpy(), 1)
+        np.put_along_axis(made, columns, judge(queries, passages[columns]), 1)
         return made
 
     return scores

@@ -4,8 +4,9 @@
 
 A `BagTower` averages word vectors (those of the built-in model's base, projected to d) with a learned weight
 each, all trained: a retriever of one layer, in which losses and negatives act as they do in deep ones, a
-thousand times faster. An `EncoderTower` is the base itself, all layers trained, on an accelerator where there
-is one; what it returns is on the CPU, where the losses, small beside it, are computed.
+thousand times faster. An `EncoderTower` is the base itself, or some of its layers, which have to learn to
+retrieve again; all layers are trained, on an accelerator where there is one. What it returns is on the CPU,
+where the losses, small beside it, are computed.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import trichrome
+from trichrome.embeddings import Embeddings
 from trichrome.encoder import Encoder
 from trichrome.encoder.backend import TorchBackend
 from trichrome.encoder.batching import collate, token_budget_batches
 from trichrome.encoder.checkpoints import NewHeads
+from trichrome.encoder.columns import ColumnWriter
+from trichrome.encoder.config import EncoderConfig
+from trichrome.encoder.heads import Network
 from trichrome.encoder.model import Backbone
 from trichrome.encoder.small import BASE
 from trichrome.encoder.tokenizer import Tokens
+from trichrome.training.towers import shortened
 
 Texts: TypeAlias = "Sequence[Tokens]"
 
@@ -36,6 +42,8 @@ Texts: TypeAlias = "Sequence[Tokens]"
 WIDTH = 128
 #: Padded tokens that an encoder tower reads at once.
 BUDGET = 4096
+#: Layers of a tower that has to learn to retrieve.
+SHALLOW = 4
 
 
 @lru_cache(maxsize=1)
@@ -101,6 +109,12 @@ class EncoderTower(nn.Module):
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name.startswith("backbone.layers"))
 
+    @classmethod
+    def of_layers(cls, layers: int | None) -> EncoderTower:
+        """So many of the base's layers, evenly spread: an encoder that knows words, and not how to retrieve,
+        as those are that most papers start from. None: the base."""
+        return cls(shortened(trichrome.load(BASE, dtype="float32", new_heads=NewHeads()), layers))
+
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
@@ -117,15 +131,26 @@ class EncoderTower(nn.Module):
         return torch.cat(made)[torch.tensor(order).argsort()]
 
     def read(self, texts: Texts) -> NDArray[np.float32]:
-        """[N, d] without gradients: the weights as they are now, in bfloat16, laid out for inference."""
-        network = deepcopy(self.network)
-        network.autocast = None
-        backend = TorchBackend(network, self.config.pad_id)
-        backend.to(precision="bfloat16")
-        made = np.empty((len(texts), backend.dense_dim), np.float32)
-        for rows in token_budget_batches([len(t.ids) for t in texts], BUDGET):
-            made[rows] = backend.run([texts[i] for i in rows], ("dense",)).dense
-        return made
+        """[N, d] without gradients: the weights as they are now."""
+        made = inferred(self.network, self.config, texts, "dense").dense
+        assert made is not None
+        return np.asarray(made, np.float32)
+
+
+def inferred(network: Network, config: EncoderConfig, texts: Texts, output: str) -> Embeddings:
+    """One output of a network that is being trained, without gradients: its weights as they are now, in
+    bfloat16, laid out for inference."""
+    network = deepcopy(network)
+    network.autocast = None
+    backend = TorchBackend(network, config.pad_id)
+    backend.to(precision="bfloat16")
+    counts = [sum(t.scored) for t in texts]
+    made = ColumnWriter(
+        counts, (output,), backend.dense_dim, config.multivector_dim or 0, np.dtype(np.float32)
+    )
+    for rows in token_budget_batches([len(t.ids) for t in texts], BUDGET):
+        made.put(rows, backend.run([texts[i] for i in rows], (output,)))
+    return made.finish()
 
 
 #: Tokens of B texts → unit vectors [B, d], with gradients.

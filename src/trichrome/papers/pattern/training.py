@@ -19,7 +19,15 @@ from trichrome.evaluation.metrics import METRICS_DEPTH, per_query
 from trichrome.evaluation.rankings import Rankings
 from trichrome.papers.pattern.collection import Collection, Split
 from trichrome.papers.pattern.paper import Scale
-from trichrome.papers.pattern.towers import BagTower, EncoderTower, Tower, nearest, tokenize, vectors
+from trichrome.papers.pattern.towers import (
+    SHALLOW,
+    BagTower,
+    EncoderTower,
+    Tower,
+    nearest,
+    tokenize,
+    vectors,
+)
 from trichrome.training.shuffle import permuted_groups
 from trichrome.training.target import Target
 
@@ -53,10 +61,11 @@ class Read:
             tokenize(collection.passages, "passage", passage_tokens),
         )
 
-    def tower(self, scale: Scale, seed: int) -> Tower:
-        """A tower that is not trained yet: of word vectors at scale mini, the base itself otherwise."""
+    def tower(self, scale: Scale, seed: int, layers: int | None = SHALLOW) -> Tower:
+        """A tower to train: of word vectors at scale mini, so many of the base's layers at small, where None
+        and at gpu the base itself. Only the base has learnt to retrieve."""
         if scale != "mini":
-            return EncoderTower()
+            return EncoderTower.of_layers(None if scale == "gpu" else layers)
         return BagTower([i for t in self.queries + self.tests + self.passages for i in t.ids], seed=seed)
 
 
@@ -198,6 +207,12 @@ def quality(
     run = Rankings.from_rows(ids, passages, [(row, falling) for row in found])
     qrels = {i: {str(p): g for p, g in of.items()} for i, of in zip(ids, grades, strict=True)}
     return per_query(qrels, run, ids)
+
+
+def within(k: int, read: Read, tower: Tower, passages: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether a test query has an answer among the first k of the passages' vectors [N, d]: [Q]."""
+    rows, _ = nearest(vectors(tower, read.tests), passages, k)
+    return np.asarray(read.collection.test.hits(rows).any(1))
 
 
 def mean(values: Sequence[float] | NDArray[np.float64]) -> float:
