@@ -34,7 +34,7 @@ LOG = "log₂ of treatment ÷ baseline"
 GROWTH = "documents scored for a query: the effect at the largest size minus that at the smallest"
 #: The share of the exact top K that a setting must find for the tuning queries.
 WANTED, K = 0.97, 10
-EFFORTS = [Effort(cut, f) for cut in (4, 8, None) for f in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2)]
+EFFORTS = [Effort(cut, f) for cut in (4, 6, 8, None) for f in (0.7, 0.8, 0.9, 1.0, 1.2)]
 BLOCKING = Blocking()
 
 
@@ -50,7 +50,7 @@ def treatment(index: Index, query: Query, effort: Effort) -> Found:
 
 def run(setting: Setting) -> Measured:
     """At three sizes; what a search spends is chosen on half of the queries, and measured on the others."""
-    n, most = setting.of(8000, 32000, 56000), setting.of(64, 128)
+    n, most = setting.of(8000, 48000, 56000), setting.of(64, 128)
     collection = titles_and_texts(setting.data, train=1, test=setting.of(600, 1000), passages=n)
     texts = sparse_vectors(collection.passages, "passage", most, setting.tell)
     rows = sparse_vectors(collection.test.texts, "query", most, setting.tell)
