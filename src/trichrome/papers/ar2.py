@@ -27,7 +27,7 @@ OF_STATIC = f"{RECALL}, the last round over as many steps on static hard negativ
 OF_ROUNDS = f"{RECALL}, the last round over the first"
 TEMPERATURE = 0.05
 #: λ: the share of the adversarial loss, the rest being that of the distillation.
-SHARE = 0.1
+SHARE = 0.5
 #: Candidates of the retriever that negatives are drawn from, and how many a query brings to a step.
 DEPTH, EACH = 50, 4
 ROUNDS = 3
@@ -56,9 +56,9 @@ def run(setting: Setting) -> Measured:
     """From one warmed-up tower: AR2 in rounds, and as many steps on what the tower found at the start."""
     collection = titles_and_rests(
         setting.data,
-        train=setting.of(2000, 6000, 20000),
+        train=setting.of(2000, 4000, 20000),
         test=setting.of(500, 3000),
-        passages=setting.of(4000, 9000, 40000),
+        passages=setting.of(4000, 8000, 40000),
     )
     read, seeds = Read.of(collection, passage_tokens=setting.of(64, 48)), setting.of(setting.seeds, 1)
     pairs = []

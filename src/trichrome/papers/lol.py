@@ -89,7 +89,7 @@ def run(setting: Setting) -> Measured:
 
 def _dense(setting: Setting, read: Read, seed: int) -> tuple[DensePool, DensePool]:
     """A dual encoder's vectors: of the revisers' queries, and of the tests."""
-    tower, half = read.tower(setting.scale, seed), len(read.queries) // 2
+    tower, half = read.tower(setting.scale, seed, layers=None), len(read.queries) // 2
     rate = 5e-3 if setting.scale == "mini" else 2e-5
     plan = Plan(setting.of(150, 150), setting.of(64, 24), rate, seed)
     order = shuffled(half, plan.rows)
