@@ -144,6 +144,6 @@ PAPER = Paper(
     "before; a 64th of the bytes of float32",
     run=run,
     tried="the small tower gains over OPQ in 80 steps at its large rates; the whole base did not in 120 at "
-    "5e-6, with centroids at 20 times that. Four of its layers do at 12 bytes (see the plot), not at 24 or 48, "
-    "where OPQ loses less; on other seeds +0.7 [-0.2, +1.7] in 300 steps, +0.3 [-0.3, +0.9] in 500 at 1e-4",
+    "5e-6, with centroids at 20 times that. Four of its layers: +1.2 at 12 bytes, -0.1 at 48 (the "
+    "plot); at 24, other seeds, +0.7 [-0.2, +1.7] in 300 steps, +0.3 [-0.3, +0.9] in 500 at 1e-4",
 )
