@@ -50,7 +50,7 @@ def treatment(index: Index, query: Query, effort: Effort) -> Found:
 
 def run(setting: Setting) -> Measured:
     """At three sizes; what a search spends is chosen on half of the queries, and measured on the others."""
-    n, most = setting.of(8000, 48000, 56000), setting.of(64, 128)
+    n, most = setting.of(6000, 48000, 56000), setting.of(64, 128)
     collection = titles_and_texts(setting.data, train=1, test=setting.of(300, 1000), passages=n)
     texts = sparse_vectors(collection.passages, "passage", most, setting.tell)
     rows = sparse_vectors(collection.test.texts, "query", most, setting.tell)
