@@ -144,7 +144,7 @@ PAPER = Paper(
     reconstructed="λ = 0.5, which the released code leaves at 0; a ranker that compares words (late "
     "interaction) instead of reading both texts in one network; 4 of 50 candidates a step; half texts",
     run=run,
-    tried="with the whole base +0.2 [-1.0, +1.3]; on other seeds with λ = 0.1 -1.0, with the batch's passages "
+    tried="with the whole base +0.2 [-1.0, +1.3]; on other seeds with λ = 0.1 -1.0, with a batch's passages "
     "in the distillation too -1.8 [-3.0, -0.5]. The first round falls below its start. The ranker puts 81 % "
     "of a query's pairs right where the tower has 63 %, yet the answer first in 48 % only",
 )

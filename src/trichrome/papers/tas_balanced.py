@@ -80,7 +80,7 @@ def mine(collection: Collection, teachers: Teachers) -> list[Mined]:
         best = rows[index.search(words(text), MINED + len(answers))[0]]
         some = best[~np.isin(best, answers)][:MINED]
         some = some if len(some) else rows[~np.isin(rows, answers)][:MINED]
-        mined.append((some, teachers.pair(np.full(len(some), q), some)))
+        mined.append((some, teachers.pair(np.array([q]), some)[0]))
     return mined
 
 

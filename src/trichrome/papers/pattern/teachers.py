@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from trichrome import scoring
@@ -42,15 +44,15 @@ class Teachers:
         return cls(q, p, place)
 
     def pair(self, queries: Rows, passages: Rows) -> NDArray[np.float32]:
-        """[B] queries, and a passage of each [B] → [B]."""
+        """[B] queries, [C] passages → [B, C] by the teacher of pairs."""
         q, p = self.queries[queries], self.passages[self.place[passages]]
-        scores = {name: scoring.score_pairs(name, q, p) for name in q.signals}
-        return SCALE * scoring.weighted(scores, normalise=True)
+        scores = {name: _matrix(name, q, p) for name in q.signals}
+        return np.float32(SCALE) * scoring.weighted(scores, normalise=True)
 
     def batch(self, queries: Rows, passages: Rows) -> NDArray[np.float32]:
-        """[B] queries, [C] passages → [B, C]."""
+        """The same by the teacher of batches."""
         q, p = self.queries[queries], self.passages[self.place[passages]]
-        return np.float32(SCALE) * scoring.score("multivector", q, p)
+        return np.float32(SCALE) * _matrix("multivector", q, p)
 
     def both(self) -> Sequence[Teacher]:
         """For a step's B answers and B negatives: the first knows a query's own two passages, the second its
@@ -58,13 +60,31 @@ class Teachers:
 
         def pairs(queries: Rows, passages: Rows) -> NDArray[np.float32]:
             own = np.tile(np.eye(len(queries), dtype=bool), 2)
-            made = np.full(own.shape, np.nan, np.float32)
-            of, column = np.nonzero(own)
-            made[own] = self.pair(queries[of], passages[column])
-            return made
+            return np.where(own, self.pair(queries, passages), np.float32(np.nan))
 
         def batch(queries: Rows, passages: Rows) -> NDArray[np.float32]:
             negative = np.hstack([np.zeros((len(queries),) * 2, bool), np.eye(len(queries), dtype=bool)])
             return np.where(negative, np.float32(np.nan), self.batch(queries, passages))
 
         return pairs, batch
+
+
+def _matrix(signal: str, queries: Embeddings, passages: Embeddings) -> NDArray[np.float32]:
+    """[N, M] scores of few texts by torch, whose threads train beside: numpy's own would wait for them. Every
+    text has a token vector at least."""
+    if signal == "dense":
+        return _products(queries.dense, passages.dense)
+    q, p = queries.multivector, passages.multivector
+    if signal != "multivector" or q is None or p is None:
+        return scoring.score(signal, queries, passages)
+    lengths = np.diff(q.offsets)
+    assert lengths.all()
+    assert np.diff(p.offsets).all()
+    best = np.maximum.reduceat(_products(q.vectors, p.vectors), p.offsets[:-1], axis=1)  # [ΣTq, M]
+    return np.asarray(np.add.reduceat(best, q.offsets[:-1], axis=0) / lengths[:, None], np.float32)
+
+
+def _products(a: NDArray[Any] | None, b: NDArray[Any] | None) -> NDArray[np.float32]:
+    """[N, d] and [M, d] → [N, M]."""
+    left, right = (torch.from_numpy(np.asarray(x, np.float32)) for x in (a, b))
+    return np.asarray((left @ right.T).numpy(), np.float32)
