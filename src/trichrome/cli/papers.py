@@ -56,9 +56,13 @@ def rows(context: typer.Context, results: ResultsOption = None, as_json: JsonOpt
             ]
         )
         return
+    effects = [_effect(record) for record in known.values()]
+    others = 3, *(max(map(len, cells)) for cells in (known, _COLOURS, effects))
     table = Table(box=None, pad_edge=False)
-    for column in ("row", "name", "state", "effect", "title"):
+    for column in ("row", "name", "state", "effect"):
         table.add_column(column, justify="right" if column == "row" else "left", no_wrap=True)
+    # what a narrow terminal cuts; all columns would be cut alike otherwise, short ones to nothing
+    table.add_column("title", no_wrap=True, max_width=max(10, out.width - sum(others) - 2 * len(others)))
     for c in CITATIONS:
         record = known[c.name]
         state = record.state if record else "not yet"
