@@ -87,24 +87,24 @@ def arms(setting: Setting, read: Read, seed: int) -> tuple[list[Hits], list[Hits
 
     def plan(of: int, number: int) -> Plan:
         steps, rows, *rates = COURSES[setting.scale][of]
-        first = number == 0
-        return Plan(steps * (1 + first), rows, rates[not first], 10000 * of + 1000 * number + seed)
+        return Plan(steps if number else 2 * steps, rows, rates[number > 0], seed + 1000 * (10 * of + number))
 
     start, judge = read.tower(setting.scale, seed), ranker(read, setting.scale, seed)
     fit(read, start, start, plan(0, 0), baseline, negatives=anywhere(read, EACH))
     known = vectors(start, read.passages)
     found = drawn(unanswering(read, vectors(start, read.queries), known, DEPTH), EACH)
-    static = rounds = [within(5, read, start, known)]
+    begun = within(5, read, start, known)
+    static, rounds = [begun], [begun]
     fit_ranker(read, judge, plan(1, 0), found)
     old, new = deepcopy(start), deepcopy(start)
     for i in range(1, ROUNDS + 1):
         fit(read, old, old, plan(0, i), baseline, negatives=found)
-        static = [*static, within(5, read, old, vectors(old, read.passages))]
+        static.append(within(5, read, old, vectors(old, read.passages)))
         live = drawn(unanswering(read, vectors(new, read.queries), known, DEPTH), EACH)
         fit_ranker(read, judge, plan(1, i), live)
         fit(read, new, new, plan(0, i), treatment, negatives=live, teachers=[teacher(read, judge)])
         known = vectors(new, read.passages)
-        rounds = [*rounds, within(5, read, new, known)]
+        rounds.append(within(5, read, new, known))
     return static, rounds
 
 

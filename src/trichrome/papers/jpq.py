@@ -86,7 +86,7 @@ def run(setting: Setting) -> Measured:
 
 def _seed(setting: Setting, read: Read, seed: int, sizes: Sequence[int]) -> dict[tuple[str, int], Each]:
     """(arm, bytes) → what it finds."""
-    rates = (5e-3, 5e-4) if setting.scale == "mini" else (2e-4, 5e-5)
+    rates = setting.of((5e-3, 5e-4), (2e-4, 5e-5), (2e-5, 5e-6))
     tower = read.tower(setting.scale, seed)
     first = Plan(setting.of(100, 300), setting.of(64, 32), rates[0], seed)
     fit(read, tower, tower, first, lambda s, t: infonce(s, t, temperature=TEMPERATURE))

@@ -64,15 +64,13 @@ def run(setting: Setting) -> Measured:
     recall, others = [], []
     for seed in range(seeds):
         labelled, start = one_label(known, seed), known.tower(setting.scale, seed)
-        rate = 3e-3 if setting.scale == "mini" else 2e-4
+        rate = setting.of(3e-3, 2e-4, 2e-5)
         fit(labelled, start, start, Plan(setting.of(100, 200), setting.of(64, 32), rate, seed), loss)
         judged = Judged.by(start, labelled, known, DEPTH)
         gone = {NONE: baseline(judged), ADAPTIVE: treatment(judged), RELATIVE: beside(judged)}
         for arm, masks in (gone | {RIGHT: judged.planted}).items():
-            tower, plan = (
-                deepcopy(start),
-                Plan(setting.of(60, 120, 400), setting.of(32, 24, 64), rate, 1000 + seed),
-            )
+            plan = Plan(setting.of(60, 120, 400), setting.of(32, 24, 64), rate, 1000 + seed)
+            tower = deepcopy(start)
             fit(labelled, tower, tower, plan, loss, negatives=drawn(judged.kept(masks, TOP), EACH))
             found[arm].append(quality(collection.test, search(known, tower, tower))[NDCG])
         shares = {arm: judged.shares(gone[arm]) for arm in (ADAPTIVE, RELATIVE)}

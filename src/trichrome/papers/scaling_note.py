@@ -66,7 +66,7 @@ def run(setting: Setting) -> Measured:
         return quality(collection.test, nearest(queries, passages, 100)[0])[NDCG]  # [Q]
 
     seeds = setting.of(setting.seeds, 1)
-    plan = Plan(setting.of(60, 2500, 10000), setting.of(32, 64), setting.of(50, 100) * 1e-5, seed=0)
+    plan = Plan(setting.of(60, 2500, 10000), setting.of(32, 64), setting.of(5e-4, 1e-3), seed=0)
     best, cut, learnt = found(tests), found(vectors(EncoderTower(small), read.tests)), []
     start = deepcopy({n: v for n, v in small.network.state_dict().items() if n.startswith("backbone.layers")})
     for seed in range(seeds):

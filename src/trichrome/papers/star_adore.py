@@ -79,7 +79,7 @@ def run(setting: Setting) -> Measured:
 
 def arms(setting: Setting, read: Read, seed: int) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Arm → metric → [Q]."""
-    steps, rate = setting.of(60, 100, 500), setting.of(2000, 200) * 1e-6
+    steps, rate = setting.of(60, 100, 500), setting.of(2e-3, 2e-4, 2e-5)
 
     def plan(number: int) -> Plan:
         return Plan(steps, setting.of(32, 32, 64), rate, seed=1000 * number + seed)

@@ -71,7 +71,7 @@ def run(setting: Setting) -> Measured:
 def arm(setting: Setting, read: Read, collection: Graded, loss: Loss, seed: int) -> NDArray[np.float64]:
     """nDCG@10 of one training, by test query."""
     tower = read.tower(setting.scale, seed)
-    plan = Plan(setting.of(100, 200, 500), rows=32, rate=setting.of(1, 0) * 5e-3 or 2e-4, seed=seed)
+    plan = Plan(setting.of(100, 200, 500), rows=32, rate=setting.of(5e-3, 2e-4, 2e-5), seed=seed)
     lists, graded = four(collection), [grades_of(collection)]
     fit(read, tower, tower, plan, loss, negatives=lists, teachers=graded)
     return quality(collection.test, search(read, tower, tower, 100), collection.test_grades)["nDCG@10"]

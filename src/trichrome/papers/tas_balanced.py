@@ -88,11 +88,11 @@ def arm(
     setting: Setting, read: Read, teachers: Teachers, mined: list[Mined], seed: int, *, topical: bool
 ) -> dict[str, NDArray[np.float64]]:
     """Metric → of one training, by test query."""
-    tower, rate = read.tower(setting.scale, seed), 2e-3 if setting.scale == "mini" else 2e-4
-    assert teachers.queries.dense is not None
-    about = topics(np.asarray(teachers.queries.dense, np.float32), TOPIC, seed)
-    order, bins = (by_topic(about, BATCH), BINS) if topical else (None, 1)
-    plan = Plan(setting.of(150, 400, 1000), BATCH, rate, seed)
+    tower, order, bins = read.tower(setting.scale, seed), None, 1
+    if topical:
+        assert teachers.queries.dense is not None
+        order, bins = by_topic(topics(teachers.queries.dense.astype(np.float32), TOPIC, seed), BATCH), BINS
+    plan = Plan(setting.of(150, 400, 1000), BATCH, setting.of(2e-3, 2e-4, 2e-5), seed)
     fit(read, tower, tower, plan, dual, negatives=drawn(mined, bins), order=order, teachers=teachers.both())
     return quality(read.collection.test, search(read, tower, tower))
 

@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
+
+T = TypeVar("T")
 
 Family: TypeAlias = Literal[
     "negative sampler",
@@ -161,8 +163,8 @@ class Setting:
     data: Path | None = None
     tell: Callable[[str, int, int], None] = lambda stage, done, total: None
 
-    def of(self, mini: int, small: int, gpu: int | None = None) -> int:
-        """A size, by scale; gpu's is small's where it isn't said."""
+    def of(self, mini: T, small: T, gpu: T | None = None) -> T:
+        """A size or a rate, by scale; gpu's is small's where it isn't said."""
         return {"mini": mini, "small": small, "gpu": small if gpu is None else gpu}[self.scale]
 
 

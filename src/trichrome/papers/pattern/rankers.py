@@ -82,7 +82,7 @@ class TokenRanker(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        tower = EncoderTower()
+        tower = EncoderTower.of_layers(None)
         self.network, self.config, self.device = tower.network, tower.config, tower.device
         assert self.network.heads.multivector is not None
         self.network.heads.multivector.requires_grad_(True)

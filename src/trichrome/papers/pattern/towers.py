@@ -98,12 +98,11 @@ class BagTower(nn.Module):
 
 
 class EncoderTower(nn.Module):
-    """The base's dense output, every layer trained: [B, d]."""
+    """An encoder's dense output, every layer trained: [B, d]."""
 
-    def __init__(self, encoder: Encoder | None = None) -> None:
-        """encoder: instead of the base; its weights are what is trained."""
+    def __init__(self, encoder: Encoder) -> None:
+        """encoder: its weights are what is trained."""
         super().__init__()
-        encoder = encoder or trichrome.load(BASE, dtype="float32", new_heads=NewHeads())
         self.network, self.config = encoder.network, encoder.config
         self.network.autocast = torch.bfloat16
         for name, parameter in self.network.named_parameters():
